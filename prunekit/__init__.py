@@ -1,0 +1,60 @@
+"""prunekit: physically smaller vision backbones, by criteria that can be compared.
+
+The public names, imported when first used, since torch and timm take seconds to import.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .adapters.base import Adapter, register
+    from .artifact import load
+    from .axis import Axis, AxisSpec, Fold, Member, Tie
+    from .criteria.base import Criterion, criterion
+    from .engine import prune
+    from .errors import PruneError
+    from .plan import Plan
+    from .result import Result
+
+_HOMES = {
+    "Adapter": "adapters.base",
+    "Axis": "axis",
+    "AxisSpec": "axis",
+    "Criterion": "criteria.base",
+    "Fold": "axis",
+    "Member": "axis",
+    "Plan": "plan",
+    "PruneError": "errors",
+    "Result": "result",
+    "Tie": "axis",
+    "criterion": "criteria.base",
+    "load": "artifact",
+    "prune": "engine",
+    "register": "adapters.base",
+}
+__all__ = [
+    "Adapter",
+    "Axis",
+    "AxisSpec",
+    "Criterion",
+    "Fold",
+    "Member",
+    "Plan",
+    "PruneError",
+    "Result",
+    "Tie",
+    "criterion",
+    "load",
+    "prune",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

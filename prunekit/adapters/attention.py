@@ -1,0 +1,74 @@
+"""Multi-head attention with fused queries, keys and values, as ViT and Swin share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..axis import AUX, AxisSpec, Fold, Tie
+
+
+def attention_axes(
+    attn: Any, name: str, *, head_dims: bool = True, head_ties: tuple[Tie, ...] = ()
+) -> list[AxisSpec]:
+    """Declare the heads, and unless forbidden the head dimensions, of a fused attention.
+
+    Query·key pairs and value·projection pairs are separate axes with a group per head, so
+    that each head may keep other positions; `match` makes the counts agree, since the
+    reshape in the forward pass needs it.
+    """
+    heads: int = attn.num_heads
+    dim: int = attn.proj.in_features // heads
+    specs = [
+        AxisSpec(
+            f"{name}.head",
+            "head",
+            layer=f"{name}.proj",
+            side="in",
+            fold=Fold((heads, dim)),
+            ties=head_ties,
+            owner=name,
+            rounded=False,
+        )
+    ]
+    if not head_dims:
+        return specs
+    fused = (3, heads, dim)
+    rows = [f"{name}.qkv.{parameter}" for parameter, _ in attn.qkv.named_parameters()]
+    qk = tuple(Tie(row, 0, Fold(fused, (1, 2), take=(0, 1))) for row in rows)
+    v = tuple(Tie(row, 0, Fold(fused, (1, 2), take=(2,))) for row in rows)
+    proj = Tie(f"{name}.proj.weight", 1, Fold((heads, dim), (0, 1)))
+    return [
+        *specs,
+        AxisSpec(f"{name}.qk", "head_dim", ties=qk, groups=heads, match=name, rounded=False),
+        AxisSpec(f"{name}.v", "head_dim", ties=(*v, proj), groups=heads, match=name, rounded=False),
+    ]
+
+
+def fix_attention(attn: Any, name: str, left: Mapping[str, int]) -> None:
+    """Reset the head count, and fold the new attention scale into the queries.
+
+    Fused attention divides by the root of the *new* head dimension. Scaling the query rows
+    by sqrt(new / old) and setting `scale` keeps the logits exactly what they were, in the
+    fused and in the unfused path.
+    """
+    import torch
+
+    attn.num_heads = left.get(f"{name}.head", attn.num_heads)
+    if f"{name}.qk" not in left:
+        return
+    new = left[f"{name}.qk"]
+    queries = attn.qkv.out_features // 3
+    ratio = new**-0.5 / attn.scale   # sqrt(old / new), whatever scale the model was given
+    with torch.no_grad():
+        for parameter in attn.qkv.parameters():
+            parameter[:queries] /= ratio
+    attn.scale = new**-0.5
+
+
+def block_role(parameter: str) -> str:
+    """Name the role of a transformer's weight matrix by the layer it belongs to."""
+    parts = parameter.split(".")
+    if "attn" in parts:
+        return {"qkv": "qkv", "proj": "proj"}.get(parts[-2], AUX)
+    return "mlp" if "mlp" in parts else AUX

@@ -1,0 +1,134 @@
+"""What an adapter is: all that prunekit knows about one family of models."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from ..axis import AUX, AxisSpec
+from ..errors import AdapterError
+from ..registry import unknown
+from . import ADAPTERS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    M = TypeVar("M", bound=nn.Module)
+
+
+class Adapter(ABC):
+    """One family: which dimensions may shrink, and what to put right afterwards.
+
+    Nothing is prunable unless `axes` declares it. An adapter holds no state; register an
+    instance with `register`, or pass one to `prune(adapter=...)`.
+    """
+
+    name: str
+    aliases: Mapping[str, str] = {}
+    """Short architecture names, to the timm names they stand for."""
+    kinds: tuple[str, ...]
+    """Every kind of axis it can declare."""
+    default_kinds: tuple[str, ...]
+    """The kinds that are pruned unless others are asked for."""
+
+    @property
+    def origin(self) -> str:
+        """Where its class was defined, as "module:name"."""
+        return f"{type(self).__module__}:{self.name}"
+
+    @abstractmethod
+    def matches(self, model: nn.Module) -> bool:
+        """Say whether this adapter knows `model`."""
+
+    @abstractmethod
+    def axes(self, model: nn.Module) -> list[AxisSpec]:
+        """Declare what may shrink, of all kinds, reading sizes off the model as it is.
+
+        Raises:
+            AdapterError: The model has a layer of a sort the adapter does not know.
+        """
+
+    def role(self, parameter: str) -> str:
+        """Return what a weight matrix does; `aux` ones have no say in the scores.
+
+        Only called for parameters of two and more dimensions; all others are `aux`.
+        """
+        return "weight"
+
+    def unfollowed(self, model: nn.Module) -> Iterable[str]:
+        """Name the parameters that the graph must not couple to any axis by itself."""
+        return ()
+
+    def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:
+        """Reset what the model caches about its own shape, once it is smaller.
+
+        Args:
+            model: The shrunken model; its parameters have their new shapes.
+            left: How many slices are left, per group, of every axis that was pruned.
+        """
+
+
+A = TypeVar("A", bound=Adapter)
+
+
+def register(adapter: A) -> A:
+    """Register an adapter under its own name, and return it.
+
+    Raises:
+        RegistryError: Another adapter has the name.
+    """
+    ADAPTERS.add(adapter.name, adapter)
+    return adapter
+
+
+def adapter_for(model: nn.Module) -> Adapter:
+    """Return the adapter that knows `model`.
+
+    Raises:
+        AdapterError: None does; the message lists those that exist.
+    """
+    for name in ADAPTERS.names():
+        adapter = ADAPTERS.get(name)
+        if adapter.matches(model):
+            return adapter
+    raise AdapterError(
+        f"No adapter knows {type(model).__name__}; known: {', '.join(ADAPTERS.names())}. "
+        "Pass your own with adapter=..., or register it."
+    )
+
+
+def module(model: nn.Module, name: str, *types: type[M]) -> M:
+    """Return a sub-module, making sure that it is of a type the adapter knows.
+
+    Raises:
+        AdapterError: It is missing or of another type.
+    """
+    found = dict(model.named_modules()).get(name)
+    if not isinstance(found, types):
+        expected = " or ".join(t.__name__ for t in types)
+        raise AdapterError(
+            f"{type(model).__name__}.{name} is {type(found).__name__}; expected {expected}. "
+            "Write an adapter for this variant and pass it with adapter=..."
+        )
+    return found
+
+
+def select(specs: Sequence[AxisSpec], kinds: Sequence[str], adapter: Adapter) -> list[AxisSpec]:
+    """Keep the axes of the given kinds.
+
+    Raises:
+        AdapterError: The adapter has no such kind, or this model has no such axis.
+    """
+    for kind in kinds:
+        if kind not in adapter.kinds:
+            raise AdapterError(unknown(f"kind of axis of adapter {adapter.name!r}", kind, list(adapter.kinds)))
+        if not any(spec.kind == kind for spec in specs):
+            raise AdapterError(
+                f"This model has no axis of kind {kind!r} (adapter {adapter.name!r}); "
+                f"it has {', '.join(dict.fromkeys(spec.kind for spec in specs))}."
+            )
+    return [spec for spec in specs if spec.kind in kinds]
+
+
+__all__ = ["AUX", "Adapter", "adapter_for", "module", "register", "select"]

@@ -1,0 +1,81 @@
+"""timm's ConvNeXt, V1 and V2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..axis import AUX, AxisSpec
+from ..errors import AdapterError
+from .base import Adapter, module, register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ConvNeXt(Adapter):
+    """Convolutional stages of depthwise blocks: a width per stage, an MLP per block."""
+
+    name = "convnext"
+    kinds = ("mlp", "width")
+    default_kinds = ("mlp",)
+    aliases = {
+        "convnext_t": "convnext_tiny",
+        "convnext_s": "convnext_small",
+        "convnext_b": "convnext_base",
+        "convnext_l": "convnext_large",
+    }
+
+    def matches(self, model: nn.Module) -> bool:
+        """Say whether `model` is a ConvNeXt."""
+        from timm.models.convnext import ConvNeXt as Timm
+
+        return isinstance(model, Timm)
+
+    def axes(self, model: Any) -> list[AxisSpec]:
+        """Declare per block: MLP channels; per stage: the width."""
+        specs = []
+        for stage, layer in enumerate(model.stages):
+            specs.append(AxisSpec(f"stages.{stage}.width", "width", layer=_entry(model, stage)))
+            for number in range(len(layer.blocks)):
+                specs.append(_mlp(model, f"stages.{stage}.blocks.{number}"))
+        return specs
+
+    def role(self, parameter: str) -> str:
+        """Name depthwise convolutions `conv` and the MLPs `mlp`; all else is aux."""
+        parts = parameter.split(".")
+        return "conv" if "conv_dw" in parts else "mlp" if "mlp" in parts else AUX
+
+    def fixup(self, model: Any, left: Mapping[str, int]) -> None:
+        """Reset everything timm derives from the widths."""
+        for stage, info in enumerate(model.feature_info):
+            info["num_chs"] = left.get(f"stages.{stage}.width", info["num_chs"])
+        last = model.feature_info[-1]["num_chs"]
+        grown_head = model.head.num_features != model.head.in_features
+        model.num_features = model.head.in_features = last
+        if not grown_head:   # otherwise a hidden layer keeps the classifier's own width
+            model.head.num_features = model.head_hidden_size = last
+
+
+def _entry(model: Any, stage: int) -> str:
+    """Return the layer whose output channels are the stage's width."""
+    from torch.nn import Identity
+
+    if not isinstance(model.stages[stage].downsample, Identity):
+        return f"stages.{stage}.downsample.1"
+    if stage > 0:
+        raise AdapterError(
+            f"Stage {stage} of this ConvNeXt has no downsampling, so it shares its width with the "
+            "stage before; the convnext adapter expects one width per stage."
+        )
+    return "stem." + [name for name, part in model.stem.named_children() if hasattr(part, "out_channels")][-1]
+
+
+def _mlp(model: nn.Module, block: str) -> AxisSpec:
+    from timm.layers.mlp import GlobalResponseNormMlp, Mlp
+
+    module(model, f"{block}.mlp", Mlp, GlobalResponseNormMlp)
+    return AxisSpec(f"{block}.mlp", "mlp", layer=f"{block}.mlp.fc2", side="in")
+
+
+convnext = register(ConvNeXt())

@@ -1,0 +1,107 @@
+"""timm's SwinTransformer, with shifted windows and patch merging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..axis import AxisSpec, Fold, Tie
+from .attention import attention_axes, block_role, fix_attention
+from .base import Adapter, module, register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Swin(Adapter):
+    """Hierarchical transformers: a width per stage, a bias table per attention."""
+
+    name = "swin"
+    kinds = ("mlp", "head", "head_dim", "width")
+    default_kinds = ("mlp", "head")
+    aliases = {
+        "swin_t": "swin_tiny_patch4_window7_224",
+        "swin_s": "swin_small_patch4_window7_224",
+        "swin_b": "swin_base_patch4_window7_224",
+        "swin_l": "swin_large_patch4_window7_224",
+    }
+
+    def matches(self, model: nn.Module) -> bool:
+        """Say whether `model` is a SwinTransformer (not V2, which has another attention)."""
+        from timm.models.swin_transformer import SwinTransformer
+
+        return isinstance(model, SwinTransformer)
+
+    def axes(self, model: Any) -> list[AxisSpec]:
+        """Declare per block: MLP channels, heads, head dimensions; per stage: the width."""
+        specs = []
+        for stage, layer in enumerate(model.layers):
+            specs.append(_width(model, stage))
+            for number in range(len(layer.blocks)):
+                specs += _block_axes(model, f"layers.{stage}.blocks.{number}")
+        return specs
+
+    def role(self, parameter: str) -> str:
+        """Name the paper's modules: qkv, proj and mlp; all else is aux."""
+        return block_role(parameter)
+
+    def unfollowed(self, model: nn.Module) -> list[str]:
+        """The graph takes the bias tables for channels; they belong to the heads."""
+        return [name for name, _ in model.named_parameters() if name.endswith("_bias_table")]
+
+    def fixup(self, model: Any, left: Mapping[str, int]) -> None:
+        """Reset head counts and scales, and everything timm derives from the widths."""
+        for stage, layer in enumerate(model.layers):
+            for number, block in enumerate(layer.blocks):
+                fix_attention(block.attn, f"layers.{stage}.blocks.{number}.attn", left)
+            if f"layers.{stage}.width" in left:
+                _fix_width(model, stage, left[f"layers.{stage}.width"])
+
+
+def _block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+    from timm.layers.mlp import Mlp
+    from timm.models.swin_transformer import WindowAttention
+
+    attn: Any = module(model, f"{block}.attn", WindowAttention)
+    module(model, f"{block}.mlp", Mlp)
+    table = Tie(f"{block}.attn.relative_position_bias_table", 1, Fold((attn.num_heads,)))
+    return [
+        AxisSpec(f"{block}.mlp", "mlp", layer=f"{block}.mlp.fc2", side="in"),
+        *attention_axes(attn, f"{block}.attn", head_ties=(table,)),
+    ]
+
+
+def _width(model: Any, stage: int) -> AxisSpec:
+    """Declare the residual width of a stage, through to the merging that ends it."""
+    name = f"layers.{stage}.width"
+    layer = "patch_embed.proj" if stage == 0 else f"layers.{stage}.downsample.reduction"
+    if stage == len(model.layers) - 1:
+        return AxisSpec(name, "width", layer=layer)
+    # Merging folds 2x2 neighbours into channels, so each channel has four homes, of which
+    # the graph finds one.
+    merge = f"layers.{stage + 1}.downsample"
+    merging = model.layers[stage + 1].downsample
+    homes = Fold((4, merging.dim), along=(1,))
+    affine = [f"{merge}.norm.{parameter}" for parameter, _ in merging.norm.named_parameters()]
+    ties = (Tie(f"{merge}.reduction.weight", 1, homes), *(Tie(p, 0, homes) for p in affine))
+    return AxisSpec(name, "width", layer=layer, ties=ties)
+
+
+def _fix_width(model: Any, stage: int, width: int) -> None:
+    layer = model.layers[stage]
+    for block in layer.blocks:
+        block.dim = block.attn.dim = width
+    model.feature_info[stage]["num_chs"] = width
+    if stage == 0:
+        model.embed_dim = layer.dim = model.patch_embed.embed_dim = width
+    else:
+        layer.downsample.out_dim = width
+    if stage + 1 < len(model.layers):
+        following = model.layers[stage + 1]
+        following.dim = following.downsample.dim = width
+    else:
+        model.num_features = model.head_hidden_size = width
+        model.head.in_features = model.head.num_features = width
+
+
+swin = register(Swin())

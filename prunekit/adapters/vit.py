@@ -1,0 +1,100 @@
+"""timm's VisionTransformer: ViT, DeiT, DeiT-III, DINOv2 and their kin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..axis import AxisSpec, Fold, Tie
+from .attention import attention_axes, block_role, fix_attention
+from .base import Adapter, module, register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ViT(Adapter):
+    """Plain transformers: one width throughout, class and register tokens or none."""
+
+    name = "vit"
+    kinds = ("mlp", "head", "head_dim", "width")
+    default_kinds = ("mlp", "head")
+    aliases = {
+        "vit_ti": "vit_tiny_patch16_224",
+        "vit_s": "vit_small_patch16_224",
+        "vit_b": "vit_base_patch16_224",
+        "vit_l": "vit_large_patch16_224",
+        "deit_t": "deit_tiny_patch16_224",
+        "deit_s": "deit_small_patch16_224",
+        "deit_b": "deit_base_patch16_224",
+    }
+
+    def matches(self, model: nn.Module) -> bool:
+        """Say whether `model` is a VisionTransformer or a subclass of it."""
+        from timm.models.vision_transformer import VisionTransformer
+
+        return isinstance(model, VisionTransformer)
+
+    def axes(self, model: Any) -> list[AxisSpec]:
+        """Declare per block: MLP channels, heads, head dimensions; once: the width."""
+        specs = [AxisSpec("width", "width", layer="patch_embed.proj", ties=_tokens(model))]
+        for number in range(len(model.blocks)):
+            specs += _block_axes(model, f"blocks.{number}")
+        return specs
+
+    def role(self, parameter: str) -> str:
+        """Name the paper's modules: qkv, proj and mlp; all else is aux."""
+        return block_role(parameter)
+
+    def unfollowed(self, model: nn.Module) -> list[str]:
+        """Query and key norms span one head; the graph would couple them to the heads."""
+        return [name for name, _ in model.named_parameters() if ".q_norm." in name or ".k_norm." in name]
+
+    def fixup(self, model: Any, left: Mapping[str, int]) -> None:
+        """Reset head counts and sizes, and everything timm derives from the width."""
+        for number, block in enumerate(model.blocks):
+            fix_attention(block.attn, f"blocks.{number}.attn", left)
+            block.attn.head_dim = block.attn.proj.in_features // block.attn.num_heads
+            block.attn.attn_dim = block.attn.proj.in_features
+        if "width" in left:
+            width = left["width"]
+            model.num_features = model.head_hidden_size = model.embed_dim = width
+            model.patch_embed.embed_dim = width
+            for info in model.feature_info:
+                info["num_chs"] = width
+
+
+def _block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+    from timm.layers.attention import Attention
+    from timm.layers.mlp import GluMlp, Mlp, SwiGLU
+    from timm.models.vision_transformer import Block, ResPostBlock
+    from torch.nn import Identity
+
+    module(model, block, Block, ResPostBlock)
+    attn: Any = module(model, f"{block}.attn", Attention)
+    module(model, f"{block}.attn.norm", Identity)
+    mlp: Any = module(model, f"{block}.mlp", Mlp, GluMlp, SwiGLU)
+    hidden = mlp.fc2.in_features
+    # A gated MLP with one input layer holds the gates and the values one after the other.
+    packed = [name for name, p in mlp.fc1.named_parameters()] if isinstance(mlp, GluMlp) else []
+    specs = [
+        AxisSpec(
+            f"{block}.mlp",
+            "mlp",
+            layer=f"{block}.mlp.fc2",
+            side="in",
+            ties=tuple(Tie(f"{block}.mlp.fc1.{n}", 0, Fold((2, hidden), (1,))) for n in packed),
+        )
+    ]
+    shared_norm = not isinstance(attn.q_norm, Identity) or not isinstance(attn.k_norm, Identity)
+    return specs + attention_axes(attn, f"{block}.attn", head_dims=not shared_norm)
+
+
+def _tokens(model: nn.Module) -> tuple[Tie, ...]:
+    """Tie the tokens and position embeddings, which are bare parameters, to the width."""
+    names = ("cls_token", "dist_token", "reg_token", "pos_embed")
+    found = [name for name in names if getattr(model, name, None) is not None]
+    return tuple(Tie(name, 2, Fold((getattr(model, name).shape[2],))) for name in found)
+
+
+vit = register(ViT())

@@ -1,0 +1,193 @@
+"""What can shrink: the words that criteria, adapters and plans share.
+
+An *axis* is a dimension that may shrink, a *slice* one position on it, and a *member* a
+parameter that shrinks with it. Importing this file does not import torch, so that
+adapters can be listed quickly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AUX = "aux"  # the role of parameters that are cut along but have no say in the scores
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How the positions of one dimension fold into slices.
+
+    Attributes:
+        layout: The dimension's size, factored; (3, heads, head_dim) for a fused qkv layer.
+        along: Which factors count the slices; the others are inside a slice.
+        take: Use only these entries of the first factor, such as (2,) for the values.
+
+    Example:
+        >>> Fold((2, 3), along=(1,)).index()
+        tensor([[0, 3],
+                [1, 4],
+                [2, 5]])
+    """
+
+    layout: tuple[int, ...]
+    along: tuple[int, ...] = (0,)
+    take: tuple[int, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of slices."""
+        return math.prod(self.layout[factor] for factor in self.along)
+
+    def index(self) -> Tensor:
+        """Return the positions each slice owns, (size, k) int64."""
+        import torch
+
+        positions = torch.arange(math.prod(self.layout)).view(self.layout)
+        if self.take is not None:
+            positions = positions[list(self.take)]
+        inside = [f for f in range(len(self.layout)) if f not in self.along]
+        return positions.permute(*self.along, *inside).reshape(self.size, -1)
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A parameter dimension that shrinks with an axis in a way the graph cannot see.
+
+    Attributes:
+        parameter: Its qualified name.
+        dim: Which of its dimensions.
+        fold: How that dimension folds into the axis' slices.
+    """
+
+    parameter: str
+    dim: int
+    fold: Fold
+
+
+@dataclass(frozen=True)
+class AxisSpec:
+    """One dimension that an adapter allows to shrink.
+
+    Attributes:
+        name: Unique within the model, such as "blocks.0.mlp".
+        kind: `head`, `head_dim`, `mlp`, `width`, or a word of your own.
+        layer: The layer whose channels define the axis. None: `ties` say it all.
+        side: Whether those are its input or its output channels.
+        fold: How those channels fold into slices; None: every channel is a slice.
+        ties: Dimensions the graph does not see, or sees wrongly; these win.
+        owner: The module whose own arithmetic (not its children's) grows with the axis,
+            such as the attention whose matrix products run over heads.
+        groups: The slices come in so many equal runs, and equally many stay in each.
+        match: Axes with the same word here must keep equally many slices per group.
+        rounded: Whether `multiple` applies to what is kept.
+    """
+
+    name: str
+    kind: str
+    layer: str | None = None
+    side: Literal["in", "out"] = "out"
+    fold: Fold | None = None
+    ties: tuple[Tie, ...] = ()
+    owner: str | None = None
+    groups: int = 1
+    match: str | None = None
+    rounded: bool = True
+
+
+@dataclass(frozen=True)
+class Member:
+    """One parameter dimension that shrinks with an axis.
+
+    Attributes:
+        name: The parameter's qualified name.
+        role: What the parameter does: `qkv`, `proj`, `mlp`, ..., or `aux`.
+        dim: Which of its dimensions shrinks.
+        index: The positions each slice owns on that dimension, (size, k) int64, on CPU.
+        weight: The parameter's values, detached; shared with the model, never to be written.
+        grad: The loss gradient averaged over the calibration images, of the same shape;
+            None unless the criterion needs gradients.
+    """
+
+    name: str
+    role: str
+    dim: int
+    index: Tensor
+    weight: Tensor
+    grad: Tensor | None = None
+
+    def slices(self, values: Tensor) -> Tensor:
+        """Gather an elementwise quantity, shaped like `weight`, as (size, rest)."""
+        rows = values.movedim(self.dim, 0)
+        return rows[self.index.to(values.device)].flatten(1)
+
+    def per_slice(self, values: Tensor) -> Tensor:
+        """Add up an elementwise quantity, shaped like `weight`, over each slice, (size,)."""
+        rows = values.movedim(self.dim, 0).flatten(1).sum(1)
+        return rows[self.index.to(values.device)].sum(1)
+
+    @property
+    def weights_per_slice(self) -> int:
+        """How many of the parameter's values one slice holds."""
+        return self.weight.numel() // self.weight.shape[self.dim] * self.index.shape[1]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A spec, traced: which parameters shrink with it, and where.
+
+    Attributes:
+        spec: What the adapter declared.
+        size: Number of slices.
+        members: Every parameter dimension that shrinks with it.
+        norms: Modules that normalise over it, with the positions each slice owns,
+            (size, k) int64; they may have no parameters at all.
+    """
+
+    spec: AxisSpec
+    size: int
+    members: tuple[Member, ...]
+    norms: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The spec's name."""
+        return self.spec.name
+
+    @property
+    def kind(self) -> str:
+        """The spec's kind."""
+        return self.spec.kind
+
+    @property
+    def voters(self) -> tuple[Member, ...]:
+        """The members whose role gives them a say: weight matrices that are not `aux`."""
+        return tuple(member for member in self.members if member.role != AUX)
+
+    def reduce(self, values: Callable[[Member], Tensor]) -> Tensor:
+        """Fold an elementwise quantity of the voters into one number per slice.
+
+        Args:
+            values: From a member to a tensor shaped like its weight.
+
+        Returns:
+            The sum over all voters and everything a slice owns in them, (size,).
+        """
+        total: Tensor | int = 0
+        for member in self.voters:
+            total = total + member.per_slice(values(member))
+        assert not isinstance(total, int), f"axis {self.name} has no voters"
+        return total
+
+
+def cuts(axes: Sequence[Axis]) -> dict[tuple[str, int], list[tuple[Axis, Member]]]:
+    """Group all members by the parameter dimension that they cut."""
+    found: dict[tuple[str, int], list[tuple[Axis, Member]]] = {}
+    for axis in axes:
+        for member in axis.members:
+            found.setdefault((member.name, member.dim), []).append((axis, member))
+    return found

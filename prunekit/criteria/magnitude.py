@@ -1,0 +1,38 @@
+"""Magnitude: slices of small weights matter little (Li et al., ICLR 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..axis import Axis
+from ..errors import CriterionError
+from .base import criterion
+
+
+@criterion("magnitude", scope="kind")
+def magnitude(axes: Sequence[Axis], *, p: int = 2) -> list[Tensor]:
+    """Score a slice by the power mean of its weights, (mean |w|^p)^(1/p).
+
+    Args:
+        axes: What to score.
+        p: 1 for the mean absolute weight, 2 for the root mean square.
+
+    Raises:
+        CriterionError: `p` is neither 1 nor 2.
+
+    Source:
+        Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710.
+        Differs: the norm is over all coupled layers, and divided by the number of weights,
+        so that slices of wide and of narrow layers can be ranked together.
+    """
+    if p not in (1, 2):
+        raise CriterionError(f"Option 'p' of criterion 'magnitude' got {p}; expected 1 or 2.")
+    return [_power_mean(axis, p) for axis in axes]
+
+
+def _power_mean(axis: Axis, p: int) -> Tensor:
+    count = sum(member.weights_per_slice for member in axis.voters)
+    total = axis.reduce(lambda member: member.weight.double().abs().pow(p))
+    return (total / count).pow(1 / p)

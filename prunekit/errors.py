@@ -1,0 +1,51 @@
+"""Every error prunekit raises on purpose.
+
+PruneError
+├── RegistryError       an unknown or duplicate plug-in, architecture, axis or data set
+├── CriterionError      a criterion that broke its contract
+├── AdapterError        a model no adapter knows, or an adapter that does not fit it
+├── BudgetError         a ratio, floor or multiple that cannot be had
+├── WeightsError        weights that are missing, corrupt or of another shape
+├── DataError           images that are missing or unreadable
+├── ArtifactError       a saved result that is corrupt, altered or cannot be written
+└── ParityError         the small model does not compute what the masked one does
+
+All of them say what came, what was expected and what to do, in one sentence; the
+command line prints that sentence and exits with code 2.
+"""
+
+
+class PruneError(Exception):
+    """Base of all errors that prunekit raises on purpose."""
+
+
+class RegistryError(PruneError):
+    """A name that nothing is registered under, or that is taken already."""
+
+
+class CriterionError(PruneError):
+    """A criterion returned something other than one finite score per slice."""
+
+
+class AdapterError(PruneError):
+    """No adapter knows the model, or an adapter's axes do not fit it."""
+
+
+class BudgetError(PruneError):
+    """The budget that was asked for cannot be met."""
+
+
+class WeightsError(PruneError):
+    """Weights are missing, corrupt, or belong to another architecture."""
+
+
+class DataError(PruneError):
+    """Images are missing or unreadable, or labels do not fit the model."""
+
+
+class ArtifactError(PruneError):
+    """A saved result is corrupt or altered, or cannot be written."""
+
+
+class ParityError(PruneError):
+    """The pruned model does not compute what the masked model computes."""

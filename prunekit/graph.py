@@ -1,0 +1,377 @@
+"""trace, shrink_, mask_: the only file that knows torch-pruning.
+
+The dependency graph is asked once, on the meta device, which dimensions are coupled and
+where; from then on everything is index arithmetic on tensors, and each parameter is
+sliced once however many axes cut it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from .adapters.base import Adapter
+from .axis import AUX, Axis, AxisSpec, Member
+from .errors import AdapterError
+from .plan import Plan
+from .structure import copy_with, weightless
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+# --- tracing: specs -> axes ------------------------------------------------------------
+
+
+def trace(
+    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Tensor
+) -> list[Axis]:
+    """Find every parameter that shrinks with each axis, and where.
+
+    Args:
+        model: Left untouched; a weightless copy is run on the meta device.
+        specs: What may shrink.
+        adapter: Knows roles, and what the graph must not follow.
+        example: One input batch; only shape and dtype matter.
+
+    Raises:
+        AdapterError: A spec names something the model lacks, or couples something that
+            cannot shrink consistently, such as the model's own output.
+    """
+    follow = _Graph(model, example) if any(spec.layer for spec in specs) else None
+    unfollowed = set(adapter.unfollowed(model))
+    axes = []
+    for spec in specs:
+        found = follow.positions(spec) if follow and spec.layer else _Found(spec)
+        found.drop(unfollowed)
+        for tie in spec.ties:
+            found.tensors[tie.parameter, tie.dim] = tie.fold.index()
+        axes.append(_axis(spec, found, model, adapter))
+    return axes
+
+
+class _Found:
+    """What shrinks with one axis: positions by (tensor, dimension), and norms by module."""
+
+    def __init__(self, spec: AxisSpec):
+        self.spec = spec
+        self.tensors: dict[tuple[str, int], Tensor] = {}
+        self.norms: list[str] = []
+
+    def drop(self, names: set[str]) -> None:
+        self.tensors = {key: index for key, index in self.tensors.items() if key[0] not in names}
+
+
+class _Graph:
+    """torch-pruning's dependency graph of a weightless copy of the model."""
+
+    def __init__(self, model: nn.Module, example: Tensor):
+        shell = weightless(model)
+        for parameter in shell.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        self._modules = dict(shell.named_modules())
+        self._graph = tp.DependencyGraph()
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")   # it warns of bare parameters; ties cover them
+            self._graph.build_dependency(shell, example.to("meta"), verbose=False)
+        self._names = {module: name for name, module in shell.named_modules()}
+
+    def positions(self, spec: AxisSpec) -> _Found:
+        """Follow the channels of the spec's layer to all that is coupled with them."""
+        layer = self._modules.get(spec.layer or "")
+        if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            raise AdapterError(
+                f"Axis {spec.name!r} is defined by layer {spec.layer!r}, which is "
+                f"{type(layer).__name__}; expected a linear or convolution layer of the model."
+            )
+        if layer not in self._graph.module2node:
+            raise AdapterError(
+                f"Axis {spec.name!r} is defined by layer {spec.layer!r}, which took no part in the "
+                "forward pass; name another layer or another example input."
+            )
+        pruner = self._graph.get_pruner_of_module(layer)
+        start = pruner.prune_out_channels if spec.side == "out" else pruner.prune_in_channels
+        channels = layer.weight.shape[0 if spec.side == "out" else 1]
+        slice_of = _slice_of_channel(spec, channels)
+        group = self._graph.get_pruning_group(layer, start, list(range(channels)))
+        found = _Found(spec)
+        for item in group:
+            self._add(found, item, slice_of)
+        return found
+
+    def _add(self, found: _Found, item: Any, slice_of: Tensor) -> None:
+        target, handler = item.dep.target, item.dep.handler
+        if isinstance(target.module, tp.ops._OutputOp):
+            raise AdapterError(
+                f"Axis {found.spec.name!r} reaches the model's output, whose size must not change; "
+                "declare another axis."
+            )
+        dims = self._dims(found.spec, target.module, handler)
+        if not dims:
+            return
+        index = _gather(torch.tensor(item.idxs), slice_of[torch.tensor(item.root_idxs)], found.spec)
+        for key in dims:
+            found.tensors[key] = index
+        if _is_norm(target.module):   # even one without parameters
+            found.norms.append(self._names[target.module])
+
+    def _dims(self, spec: AxisSpec, target: Any, handler: Any) -> list[tuple[str, int]]:
+        """Return the tensor dimensions that shrink when `handler` prunes `target`."""
+        if isinstance(target, nn.Parameter):
+            name = self._graph._param_to_name[target]
+            return [(name, int(self._graph.module2node[target].pruning_dim))]
+        if isinstance(target, tp.ops.DummyMHA | nn.MultiheadAttention | nn.LSTM | nn.GRU):
+            raise AdapterError(
+                f"Axis {spec.name!r} reaches {self._names.get(target)!r}, a {type(target).__name__}; "
+                "prunekit shrinks linear, convolution, normalisation and embedding layers."
+            )
+        name = self._names.get(target)
+        if name is None:   # reshapes, additions and the like
+            return []
+        inputs = handler.__name__.endswith("in_channels")
+        if isinstance(target, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            return self._layer_dims(spec, name, target, inputs)
+        own = [*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)]
+        if isinstance(target, nn.Embedding):
+            return [(f"{name}.weight", 1)]
+        return [(f"{name}.{part}", 0) for part, tensor in own if tensor.dim() == 1]
+
+    def _layer_dims(
+        self, spec: AxisSpec, name: str, layer: Any, inputs: bool
+    ) -> list[tuple[str, int]]:
+        groups = getattr(layer, "groups", 1)
+        if groups > 1 and groups != layer.out_channels:
+            raise AdapterError(
+                f"Axis {spec.name!r} reaches {name!r}, a convolution in {groups} groups; prunekit "
+                "shrinks plain and depthwise convolutions."
+            )
+        if inputs and groups == 1:
+            return [(f"{name}.weight", 1)]
+        # A depthwise convolution has one input channel per output channel, on dimension 0.
+        return [(f"{name}.{part}", 0) for part, _ in layer.named_parameters(recurse=False)]
+
+
+def _slice_of_channel(spec: AxisSpec, channels: int) -> Tensor:
+    """Return which slice each channel of the defining layer belongs to, (channels,)."""
+    if spec.fold is None:
+        return torch.arange(channels)
+    index = spec.fold.index()
+    if index.numel() != channels:
+        raise AdapterError(
+            f"Axis {spec.name!r} folds {index.numel()} channels, but layer {spec.layer!r} has "
+            f"{channels}."
+        )
+    owner = torch.empty(channels, dtype=torch.int64)
+    owner[index] = torch.arange(len(index)).unsqueeze(1).expand_as(index)
+    return owner
+
+
+def _gather(positions: Tensor, owners: Tensor, spec: AxisSpec) -> Tensor:
+    """Turn pairs of position and owning slice into (size, k) positions."""
+    positions, order = positions.sort()
+    owners = owners[order]
+    by_owner = owners.argsort(stable=True)
+    counts = owners.bincount()
+    if len(counts.unique()) != 1:
+        raise AdapterError(
+            f"Axis {spec.name!r} gives its slices unequal shares of a dimension; expected equal "
+            "ones. Describe that dimension with a Tie."
+        )
+    return positions[by_owner].view(len(counts), -1)
+
+
+def _axis(spec: AxisSpec, found: _Found, model: nn.Module, adapter: Adapter) -> Axis:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    sizes = {len(index) for index in found.tensors.values()}
+    if len(sizes) != 1:
+        raise AdapterError(
+            f"Axis {spec.name!r} couples dimensions of {sorted(sizes)} slices; expected one number."
+        )
+    size = sizes.pop()
+    members = []
+    for (name, dim), index in found.tensors.items():
+        tensor = tensors.get(name)
+        if tensor is None or dim >= tensor.dim() or int(index.max()) >= tensor.shape[dim]:
+            shape = None if tensor is None else tuple(tensor.shape)
+            raise AdapterError(
+                f"Axis {spec.name!r} cuts dimension {dim} of {name!r} at {int(index.max())}, but its "
+                f"shape is {shape}; correct the adapter's ties."
+            )
+        role = adapter.role(name) if tensor.dim() > 1 else AUX
+        members.append(Member(name, role, dim, index, tensor.detach()))
+    if all(member.role == AUX for member in members):
+        raise AdapterError(
+            f"Axis {spec.name!r} has no weight matrix with a say in its score; give one a role "
+            "other than 'aux' in the adapter."
+        )
+    if size % spec.groups:
+        raise AdapterError(f"Axis {spec.name!r} has {size} slices in {spec.groups} groups.")
+    return Axis(spec, size, tuple(members), _norms(model, found, size))
+
+
+def _norms(model: nn.Module, found: _Found, size: int) -> dict[str, Tensor]:
+    """Return the positions each slice owns in every module that normalises over the axis."""
+    norms = {name: torch.arange(size).unsqueeze(1) for name in found.norms}
+    for (name, _), index in found.tensors.items():
+        parent = name.rpartition(".")[0]
+        if _is_norm(model.get_submodule(parent)):
+            norms[parent] = index
+    return norms
+
+
+def _is_norm(module: object) -> bool:
+    """Say whether a module's result depends on all its channels together."""
+    return "Norm" in type(module).__name__ and not isinstance(module, _BATCH_NORMS)
+
+
+# --- acting: axes and a plan -> a smaller or a silenced model ----------------------------
+
+
+def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> None:
+    """Cut everything the plan removes out of `model`, in place.
+
+    Device, dtype and `requires_grad` of every parameter stay. Sizes that layers and the
+    model cache about themselves are reset.
+    """
+    left = _positions_left(axes, plan)
+    for name, dims in left.items():
+        _replace(model, name, lambda tensor, dims=dims: _cut(tensor, dims))
+    _reset_sizes(model, axes, plan)
+    adapter.fixup(model, slices_left(axes, plan))
+
+
+def shrunk(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> nn.Module:
+    """Return a smaller copy of `model`; what is removed is never copied."""
+    left = _positions_left(axes, plan)
+    small = copy_with(model, lambda name, tensor: _cut(tensor, left.get(name, {}), copied=True))
+    _reset_sizes(small, axes, plan)
+    adapter.fixup(small, slices_left(axes, plan))
+    return small
+
+
+def mask_(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
+    """Silence everything the plan removes in `model`, in place, at full size.
+
+    Weights of removed slices become zero. Layers that normalise over an axis average over
+    what stays, since a zero is not the same as an absence there.
+    """
+    left = _positions_left(axes, plan)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with torch.no_grad():
+        for name, dims in left.items():
+            for dim, positions in dims.items():
+                gone = torch.ones(tensors[name].shape[dim], dtype=torch.bool)
+                gone[positions] = False
+                tensors[name].movedim(dim, 0)[gone.to(tensors[name].device)] = 0
+    for axis in axes:
+        for name, index in axis.norms.items():
+            kept = index[list(plan.kept[axis.name])].flatten().sort().values
+            _set_module(model, name, _NormOverKept(model.get_submodule(name), kept))
+
+
+def slices_left(axes: Sequence[Axis], plan: Plan) -> dict[str, int]:
+    """Return how many slices of every axis stay, per group."""
+    return {axis.name: len(plan.kept[axis.name]) // axis.spec.groups for axis in axes}
+
+
+def _positions_left(axes: Sequence[Axis], plan: Plan) -> dict[str, dict[int, Tensor]]:
+    """Return what stays of every tensor that is cut: name -> dimension -> positions."""
+    masks: dict[str, dict[int, Tensor]] = {}
+    for axis in axes:
+        gone = torch.ones(axis.size, dtype=torch.bool)
+        gone[list(plan.kept[axis.name])] = False
+        for member in axis.members:
+            dims = masks.setdefault(member.name, {})
+            if member.dim not in dims:
+                dims[member.dim] = torch.ones(member.weight.shape[member.dim], dtype=torch.bool)
+            dims[member.dim][member.index[gone].flatten()] = False
+    return {
+        name: {dim: mask.nonzero().flatten() for dim, mask in dims.items()}
+        for name, dims in masks.items()
+    }
+
+
+def _cut(tensor: Tensor, dims: Mapping[int, Tensor], copied: bool = False) -> Tensor:
+    """Keep the given positions of each dimension; the result is contiguous."""
+    for dim, positions in dims.items():
+        if len(positions) < tensor.shape[dim]:
+            tensor, copied = tensor.index_select(dim, positions.to(tensor.device)), False
+    return tensor.clone() if copied else tensor
+
+
+def _replace(model: nn.Module, name: str, change: Callable[[Tensor], Tensor]) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    old = getattr(module, leaf)
+    new = change(old.detach())
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    setattr(module, leaf, new)
+
+
+def _set_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _reset_sizes(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
+    """Make torch's own layers agree with the shapes of their weights."""
+    touched = {member.name.rpartition(".")[0] for axis in axes for member in axis.members}
+    for name in touched:
+        layer: Any = model.get_submodule(name)
+        if isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = layer.weight.shape
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            depthwise = layer.groups > 1
+            layer.out_channels = layer.weight.shape[0]
+            layer.in_channels = layer.weight.shape[0 if depthwise else 1]
+            layer.groups = layer.out_channels if depthwise else 1
+        elif isinstance(layer, _BATCH_NORMS):
+            layer.num_features = len(layer.weight)
+        elif isinstance(layer, nn.Embedding):
+            layer.embedding_dim = layer.weight.shape[1]
+    for axis in axes:
+        for name, index in axis.norms.items():
+            norm: Any = model.get_submodule(name)
+            left = index.shape[1] * len(plan.kept[axis.name])
+            _resize_norm(norm, left)
+
+
+class _NormOverKept(nn.Module):
+    """A normalisation of the kept channels only; the others come out as zeros."""
+
+    def __init__(self, norm: nn.Module, keep: Tensor):
+        super().__init__()
+        self.keep = keep
+        self.dim = _channel_dim(norm)
+        self.small = _small_norm(norm, keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` over the kept channels."""
+        keep = self.keep.to(x.device)
+        out = torch.zeros_like(x)
+        return out.index_copy(self.dim, keep, self.small(x.index_select(self.dim, keep)))
+
+
+def _small_norm(norm: nn.Module, keep: Tensor) -> nn.Module:
+    small: Any = copy_with(norm, lambda _, t: t[keep.to(t.device)] if t.dim() == 1 else t.clone())
+    _resize_norm(small, len(keep))
+    return small
+
+
+def _resize_norm(norm: Any, size: int) -> None:
+    if isinstance(norm, nn.GroupNorm):
+        norm.num_channels = size
+    elif hasattr(norm, "normalized_shape"):
+        norm.normalized_shape = (size,)
+
+
+def _channel_dim(norm: nn.Module) -> int:
+    """Return the dimension of the input that a normalisation runs over."""
+    if isinstance(norm, nn.GroupNorm) or "2d" in type(norm).__name__:
+        return 1
+    return int(getattr(norm, "channel_dim", -1))

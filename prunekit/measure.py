@@ -1,0 +1,252 @@
+"""What a model costs: parameters, multiply-accumulates, bytes, latency, memory, accuracy."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from .axis import Axis
+from .errors import DataError
+from .plan import Term
+from .structure import weightless
+
+BATCHES = (1, 8)   # images in a forward pass that is timed
+WARM_UP, REPEATS = 3, 15
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one forward pass.
+
+    Attributes:
+        median: Milliseconds.
+        low, high: Quartiles, milliseconds.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What one model costs, and what it is worth.
+
+    Attributes:
+        params: Number of parameters.
+        macs: Multiply-accumulates of one forward pass of one image, in matrix products and
+            convolutions; half of what torch's FlopCounterMode counts.
+        size_bytes: Bytes of all parameters and persistent buffers.
+        latency_ms: Batch size to the time of a forward pass; empty if not measured.
+        memory_bytes: Peak memory of a forward pass at the largest of those batch sizes, on
+            top of the model itself; None if not measured.
+        top1, top5: Percentage of test images; None if not measured.
+        images: How many test images those are of.
+    """
+
+    params: int
+    macs: int
+    size_bytes: int
+    latency_ms: dict[int, Latency]
+    memory_bytes: int | None = None
+    top1: float | None = None
+    top5: float | None = None
+    images: int | None = None
+
+
+def stats(model: nn.Module, example: Tensor) -> Stats:
+    """Count parameters, MACs and bytes; nothing is run on real data."""
+    tensors = model.state_dict().values()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Stats(params, sum(macs_by_module(model, example).values()), size, {})
+
+
+def macs_by_module(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """Count the MACs of one image in every module's own arithmetic, its children left out.
+
+    The model is run on the meta device, so this takes no memory and little time.
+    """
+    shell = weightless(model).eval()
+    counter = FlopCounterMode(display=False)
+    one = torch.empty_like(example[:1], device="meta")
+    # Fused attention counts differently from kernel to kernel; the plain form does not.
+    with torch.no_grad(), counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        shell(one)
+    root = type(shell).__name__
+    totals = {
+        name.removeprefix(root).removeprefix("."): sum(flops.values()) // 2
+        for name, flops in counter.get_flop_counts().items()
+        if name == root or name.startswith(f"{root}.")
+    }
+    own = dict(totals)
+    for name, total in totals.items():
+        if name:
+            own[name.rpartition(".")[0]] -= total
+    return own
+
+
+def param_terms(model: nn.Module) -> tuple[Term, ...]:
+    """Return every parameter's share of the parameter count."""
+    return tuple(
+        Term(parameter.numel(), tuple((name, dim) for dim in range(parameter.dim())))
+        for name, parameter in model.named_parameters()
+    )
+
+
+def mac_terms(model: nn.Module, axes: Sequence[Axis], example: Tensor) -> tuple[Term, ...]:
+    """Return every module's share of the MACs, and what it is proportional to.
+
+    A layer's MACs are proportional to the dimensions of its weight; what a module computes
+    itself, such as attention's matrix products, to the axes that name it as their owner.
+    """
+    owned: dict[str, tuple[tuple[str, int], ...]] = {}
+    for axis in axes:
+        if axis.spec.owner and axis.spec.layer:
+            owned[axis.spec.owner] = ((f"{axis.spec.layer}.weight", 1 if axis.spec.side == "in" else 0),)
+    shapes = {name: parameter.dim() for name, parameter in model.named_parameters()}
+    terms = []
+    for name, macs in macs_by_module(model, example).items():
+        weight = f"{name}.weight"
+        if name in owned:
+            terms.append(Term(macs, owned[name]))
+        elif shapes.get(weight, 0) > 1:
+            terms.append(Term(macs, ((weight, 0), (weight, 1))))
+        else:
+            terms.append(Term(macs, ()))
+    return tuple(terms)
+
+
+def latencies(models: Sequence[nn.Module], example: Tensor) -> list[dict[int, Latency]]:
+    """Time the models at every batch size of `BATCHES`; one dictionary per model."""
+    by_batch = {batch: latency(models, example, batch) for batch in BATCHES}
+    return [{batch: by_batch[batch][n] for batch in BATCHES} for n in range(len(models))]
+
+
+@torch.inference_mode()
+def latency(models: Sequence[nn.Module], example: Tensor, batch: int) -> list[Latency]:
+    """Time forward passes of several models side by side, so that noise hits all alike.
+
+    Args:
+        models: Each on the device it is to be timed on.
+        example: Inputs; the first image is repeated.
+        batch: Images in a forward pass.
+
+    Returns:
+        For each model the median and the quartiles of `REPEATS` passes, after `WARM_UP`.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    for repeat in range(WARM_UP + REPEATS):
+        for model, taken in zip(models, times, strict=True):
+            device = next(model.parameters()).device
+            x = _batch(model, example, batch)
+            _wait(device)
+            start = time.perf_counter()
+            model(x)
+            _wait(device)
+            if repeat >= WARM_UP:
+                taken.append(1000 * (time.perf_counter() - start))
+    found = []
+    for taken in times:
+        low, median, high = statistics.quantiles(taken, n=4)
+        found.append(Latency(round(median, 3), round(low, 3), round(high, 3)))
+    return found
+
+
+@torch.inference_mode()
+def peak_memory(model: nn.Module, example: Tensor, batch: int = BATCHES[-1]) -> int:
+    """Return the bytes a forward pass needs at its peak, on top of the model."""
+    device = next(model.parameters()).device
+    x = _batch(model, example, batch)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        model(x)
+        return torch.cuda.max_memory_allocated(device) - before
+    with _LiveBytes([*model.parameters(), *model.buffers(), x]) as live:
+        model(x)
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Adds up the bytes of all tensors alive at once, but for those that were there before."""
+
+    def __init__(self, present: Iterable[Tensor]):
+        super().__init__()
+        self._known = {tensor.untyped_storage().data_ptr() for tensor in present}
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address in self._known:
+            return
+        self._known.add(address)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._drop, address, size)
+
+    def _drop(self, address: int, size: int) -> None:
+        self._known.discard(address)
+        self.live -= size
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float, int]:
+    """Return top-1 and top-5 as percentages, and the number of images.
+
+    Raises:
+        DataError: A label is outside the model's classes.
+    """
+    device = next(model.parameters()).device
+    hits1 = hits5 = seen = 0
+    for x, y in images:
+        logits = model(x.to(device)).float().cpu()
+        check_labels(y, logits.shape[1])
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices   # (batch, 5)
+        right = ranked == y.unsqueeze(1)
+        hits1 += int(right[:, 0].sum())
+        hits5 += int(right.any(1).sum())
+        seen += len(y)
+    return round(100 * hits1 / seen, 3), round(100 * hits5 / seen, 3), seen
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Make sure that the model has an output for every label.
+
+    Raises:
+        DataError: It has not.
+    """
+    if int(labels.max()) >= classes:
+        raise DataError(
+            f"The data has a label {int(labels.max())}, but the model tells only {classes} classes "
+            "apart; evaluate on the data it was made for."
+        )
+
+
+def _batch(model: nn.Module, example: Tensor, batch: int) -> Tensor:
+    parameter = next(model.parameters())
+    return example[:1].repeat(batch, *[1] * (example.dim() - 1)).to(parameter.device, parameter.dtype)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

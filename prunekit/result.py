@@ -1,0 +1,98 @@
+"""What a pruning run gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .measure import Stats
+from .models import Architecture
+from .plan import Plan
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the small model is from the large one with the same slices silenced.
+
+    Attributes:
+        difference: Largest absolute difference of their outputs, in float32.
+        scale: Largest absolute output of the silenced model.
+        tolerance: The largest difference allowed, as a fraction of the scale.
+    """
+
+    difference: float
+    scale: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether removing equalled masking."""
+        return self.difference <= self.tolerance * self.scale
+
+
+@dataclass(frozen=True)
+class Result:
+    """A pruned model, and all there is to know about how it came to be.
+
+    Attributes:
+        model: The small model, in evaluation mode.
+        plan: Which slices of each axis stayed.
+        before, after: What the large and the small model cost.
+        parity: The comparison with the masked model.
+        recipe: Everything that determines the result, and the versions it was made with.
+        seconds: Wall-clock time of each step.
+        warnings: What is right but may surprise.
+        architecture: How to build the large model again; None if the caller built it.
+        kinds: Axis name to its kind.
+    """
+
+    model: nn.Module
+    plan: Plan
+    before: Stats
+    after: Stats
+    parity: Parity
+    recipe: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+    architecture: Architecture | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def got(self) -> float:
+        """The fraction of the budget that was removed, measured on the small model."""
+        if self.plan.by == "slices":
+            return self.plan.got
+        before, after = (getattr(side, self.plan.by) for side in (self.before, self.after))
+        return float(1 - after / before)
+
+    def report(self) -> dict[str, Any]:
+        """Return everything but the model itself as plain data."""
+        kept = {
+            name: {"kind": self.kinds[name], "size": self.plan.sizes[name], "kept": len(slices)}
+            for name, slices in self.plan.kept.items()
+        }
+        return {
+            "asked": self.plan.asked,
+            "got": self.got,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "parity": {**asdict(self.parity), "holds": self.parity.holds},
+            "axes": kept,
+            "seconds": dict(self.seconds),
+            "recipe": dict(self.recipe),
+            "warnings": list(self.warnings),
+        }
+
+    def save(self, directory: str | Path) -> None:
+        """Write weights, plan and report to a directory.
+
+        Raises:
+            ArtifactError: It cannot be written, or holds something other than an artifact.
+        """
+        from .artifact import save
+
+        save(self, directory)
