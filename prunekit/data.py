@@ -20,15 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from .datasets import DATASETS, MINI
 from .errors import DataError
 
-DATASETS = {
-    "fashion-mnist": "Fashion-MNIST, 60,000 training and 10,000 test images",
-    "fashion-mnist-mini": "in the package: 5,000 calibration and the 10,000 test images",
-}
 SPLITS = {"calibration": ("train",), "test": ("test", "val", "validation")}
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-MINI = Path(__file__).parent / "datasets" / "fashion-mnist-mini"
 
 Images = Dataset[tuple[Tensor, Tensor]]
 Batches = DataLoader[tuple[Tensor, Tensor]]
@@ -97,7 +93,9 @@ def open_data(name: str, model: nn.Module, data_dir: str | Path | None = None) -
     return _folder(Path(name), model)
 
 
-def batches(images: Images, size: int, *, limit: int | None = None, seed: int | None = None) -> Batches:
+def batches(
+    images: Images, size: int, *, limit: int | None = None, seed: int | None = None
+) -> Batches:
     """Cut a split into batches.
 
     Args:
@@ -111,7 +109,7 @@ def batches(images: Images, size: int, *, limit: int | None = None, seed: int | 
     if seed is not None:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     chosen = Subset(images, order[:limit].tolist())
-    whole = isinstance(images, ArrayImages)   # it answers a list of indices with a batch
+    whole = isinstance(images, ArrayImages)  # it answers a list of indices with a batch
     return DataLoader(chosen, size, collate_fn=(lambda batch: batch) if whole else None)
 
 
@@ -131,7 +129,7 @@ class ArrayImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         channels, height, width = self.spec.size
-        images = self.images[indices].unsqueeze(1).float() / 255   # (n, 1, 28, 28)
+        images = self.images[indices].unsqueeze(1).float() / 255  # (n, 1, 28, 28)
         if images.shape[-2:] != (height, width):
             images = F.interpolate(
                 images, (height, width), mode="bilinear", align_corners=False, antialias=True
@@ -151,7 +149,11 @@ FASHION_CLASSES = (
 def _fashion(name: str, root: Path, model: nn.Module) -> Data:
     spec = InputSpec.of(model)
     test, train = (
-        ArrayImages(_idx(root, f"{part}-images-idx3-ubyte"), _idx(root, f"{part}-labels-idx1-ubyte").long(), spec)
+        ArrayImages(
+            _idx(root, f"{part}-images-idx3-ubyte"),
+            _idx(root, f"{part}-labels-idx1-ubyte").long(),
+            spec,
+        )
         for part in ("t10k", "train")
     )
     return Data(name, FASHION_CLASSES, test, train)
@@ -197,7 +199,9 @@ def _find_fashion(data_dir: str | Path | None) -> Path:
 def _raw(root: Path) -> Path:
     """Return `root`, or the folder below it where torchvision keeps the files."""
     if not root.is_dir():
-        raise DataError(f"The data folder {root} does not exist; name the folder that holds the files.")
+        raise DataError(
+            f"The data folder {root} does not exist; name the folder that holds the files."
+        )
     below = root / "FashionMNIST" / "raw"
     return below if below.is_dir() else root
 

@@ -22,7 +22,17 @@ from .criteria.base import SCOPES, Criterion, Scope
 from .data import Data, InputSpec, batches, open_data
 from .errors import AdapterError, BudgetError, CriterionError, DataError, ParityError
 from .graph import mask_, shrunk, trace
-from .measure import Stats, accuracy, latencies, mac_terms, param_terms, peak_memory, stats
+from .measure import (
+    EVAL_BATCH,
+    Stats,
+    accuracy,
+    find_device,
+    latencies,
+    mac_terms,
+    param_terms,
+    peak_memory,
+    stats,
+)
 from .models import Architecture, build
 from .plan import BYS, CLOSE_ENOUGH, Budget, By, Plan, make_plan
 from .provenance import processor, versions
@@ -30,8 +40,8 @@ from .registry import unknown
 from .result import Parity, Result
 from .structure import copy_with
 
-BATCH = 64   # images in a calibration or evaluation batch
-TOLERANCE = 1e-4   # largest difference from the masked model, of its output's scale
+CALIBRATION_BATCH = 64  # images in a forward and backward pass
+TOLERANCE = 1e-4  # largest difference from the masked model, of its output's scale
 
 
 def prune(
@@ -87,7 +97,7 @@ def prune(
             been modified or written then.
     """
     chosen = configure(criterion, seed)
-    budget = _precheck(ratio, by, scope)
+    budget = _precheck(ratio, by, scope, calibration)
     scope = scope or chosen.scope
     steps = _Steps(on_step)
     with steps("build"):
@@ -187,12 +197,14 @@ class _Steps:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
-def _precheck(ratio: float, by: str, scope: str | None) -> Budget:
+def _precheck(ratio: float, by: str, scope: str | None, calibration: int) -> Budget:
     """Refuse what cannot be right before anything slow happens."""
     if by not in BYS:
         raise BudgetError(unknown("budget", by, BYS))
     if scope is not None and scope not in SCOPES:
         raise CriterionError(unknown("scope", scope, SCOPES))
+    if calibration < 1:
+        raise DataError(f"Asked for {calibration} calibration images; expected 1 or more.")
     return Budget(ratio, next(known for known in BYS if known == by), total=0)
 
 
@@ -204,16 +216,16 @@ def _subject(
     device: str,
     seed: int,
 ) -> _Subject:
-    architecture, warnings, source = None, (), "the caller's"
+    architecture: Architecture | None = None
+    source, warnings = "the caller's", tuple[str, ...]()
     if isinstance(model, str):
         built = build(model, weights, seed)
         model, architecture = built.model, built.architecture
         source, warnings = built.weights, built.warnings
-        device = default_device() if device == "auto" else device
-    target = next(model.parameters()).device if device == "auto" else checked_device(device)
-    if next(model.parameters()).device != target:
-        there = target
-        model = copy_with(model, lambda _, tensor: tensor.to(there, copy=True))
+        model = model.to(find_device(device))
+    elif device != "auto":
+        target = find_device(device)
+        model = copy_with(model, lambda _, tensor: tensor.to(target))
     adapter = adapter or adapter_for(model)
     if example is None:
         if not hasattr(model, "pretrained_cfg"):
@@ -223,22 +235,6 @@ def _subject(
             )
         example = InputSpec.of(model).example(seed, batch=2)
     return _Subject(model, adapter, example, architecture, source, tuple(warnings))
-
-
-def default_device() -> str:
-    """Return `cuda` where there is one, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def checked_device(name: str) -> torch.device:
-    """Turn a name into a device that exists.
-
-    Raises:
-        AdapterError: There is no such device here.
-    """
-    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
-        raise AdapterError(f"The device {name!r} is not there; expected auto, cpu or an existing cuda.")
-    return torch.device(name)
 
 
 def _images(
@@ -271,8 +267,8 @@ def _specs(
     torn = {s.match for s in chosen if s.match} & {s.match for s in declared if s not in chosen}
     if torn:
         raise AdapterError(
-            f"The patterns separate axes of {min(str(word) for word in torn)!r} that must keep equally "
-            "many slices; include or exclude them together."
+            f"The patterns separate axes of {min(map(str, torn))!r} that must keep equally many "
+            "slices; include or exclude them together."
         )
     return chosen
 
@@ -293,7 +289,7 @@ def _informed(
             f"Criterion {criterion.name!r} needs calibration images; pass data, such as "
             "fashion-mnist-mini or a folder with a train folder in it."
         )
-    drawn = batches(images.calibration, BATCH, limit=calibration, seed=seed)
+    drawn = batches(images.calibration, CALIBRATION_BATCH, limit=calibration, seed=seed)
     return gather_gradients(subject.model, axes, drawn)
 
 
@@ -322,7 +318,8 @@ def _output(model: nn.Module, example: Tensor) -> Tensor:
     x = example.to(next(model.parameters()).device, torch.float32)
     output: Tensor = model(x)
     if not output.any() and hasattr(model, "forward_features"):
-        output = model.forward_features(x)
+        features: Any = model.forward_features
+        output = features(x)
     return output
 
 
@@ -341,16 +338,16 @@ def _parity(silenced: Tensor, small: nn.Module, example: Tensor) -> Parity:
     difference = float((found - silenced).abs().max())
     scale = float(silenced.abs().max())
     parity = Parity(difference, scale, tolerance)
-    if not scale > 0:   # zero or NaN
+    if not scale > 0:  # zero or NaN
         raise ParityError(
             "The masked model's output is all zeros or not a number, so nothing can be verified; "
             "check the weights."
         )
     if not parity.holds:
         raise ParityError(
-            f"The pruned model differs from the masked model by {difference:.2e} where the output's "
-            f"scale is {scale:.2e}; at most {tolerance:g} of that is allowed. The adapter misses "
-            "something that the pruned axes are tied to; nothing was saved."
+            f"The pruned model differs from the masked model by {difference:.2e}, where the "
+            f"output's scale is {scale:.2e} and at most {tolerance:g} of that is allowed: the "
+            "adapter misses something that the pruned axes are tied to. Nothing was saved."
         )
     return parity
 
@@ -368,7 +365,7 @@ def _measured(
             for side, times, peak in zip((before, after), timed, peaks, strict=True)
         )
     if evaluate and images is not None:
-        tests = [accuracy(model, batches(images.test, BATCH * 4)) for model in models]
+        tests = [accuracy(model, batches(images.test, EVAL_BATCH)) for model in models]
         before, after = (
             replace(side, top1=top1, top5=top5, images=count)
             for side, (top1, top5, count) in zip((before, after), tests, strict=True)

@@ -8,6 +8,7 @@ PruneError
 ├── WeightsError        weights that are missing, corrupt or of another shape
 ├── DataError           images that are missing or unreadable
 ├── ArtifactError       a saved result that is corrupt, altered or cannot be written
+├── DeviceError         a device that is not there
 └── ParityError         the small model does not compute what the masked one does
 
 All of them say what came, what was expected and what to do, in one sentence; the
@@ -45,6 +46,10 @@ class DataError(PruneError):
 
 class ArtifactError(PruneError):
     """A saved result is corrupt or altered, or cannot be written."""
+
+
+class DeviceError(PruneError):
+    """The device that was asked for is not there."""
 
 
 class ParityError(PruneError):

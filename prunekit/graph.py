@@ -8,7 +8,7 @@ sliced once however many axes cut it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,21 +64,25 @@ class _Found:
 
     def drop(self, names: set[str]) -> None:
         self.tensors = {key: index for key, index in self.tensors.items() if key[0] not in names}
+        self.norms = [norm for norm in self.norms if norm not in {_parent(name) for name in names}]
 
 
 class _Graph:
     """torch-pruning's dependency graph of a weightless copy of the model."""
 
     def __init__(self, model: nn.Module, example: Tensor):
-        shell = weightless(model)
-        for parameter in shell.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
+        # The graph is read off autograd, whatever mode the caller is in.
+        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of bare parameters; ties cover them
+            shell = weightless(model)
+            for parameter in shell.parameters():
+                parameter.requires_grad_(parameter.is_floating_point())
+            self._graph = tp.DependencyGraph()
+            self._graph.build_dependency(
+                shell, torch.empty_like(example, device="meta"), verbose=False
+            )
         self._modules = dict(shell.named_modules())
-        self._graph = tp.DependencyGraph()
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")   # it warns of bare parameters; ties cover them
-            self._graph.build_dependency(shell, example.to("meta"), verbose=False)
-        self._names = {module: name for name, module in shell.named_modules()}
+        self._names = {module: name for name, module in self._modules.items()}
 
     def positions(self, spec: AxisSpec) -> _Found:
         """Follow the channels of the spec's layer to all that is coupled with them."""
@@ -105,7 +109,9 @@ class _Graph:
 
     def _add(self, found: _Found, item: Any, slice_of: Tensor) -> None:
         target, handler = item.dep.target, item.dep.handler
-        if isinstance(target.module, tp.ops._OutputOp):
+        # Where a layer has the last word, torch-pruning adds no node for the output.
+        last = not target.outputs and not handler.__name__.endswith("in_channels")
+        if last or isinstance(target.module, tp.ops._OutputOp):
             raise AdapterError(
                 f"Axis {found.spec.name!r} reaches the model's output, whose size must not change; "
                 "declare another axis."
@@ -116,7 +122,7 @@ class _Graph:
         index = _gather(torch.tensor(item.idxs), slice_of[torch.tensor(item.root_idxs)], found.spec)
         for key in dims:
             found.tensors[key] = index
-        if _is_norm(target.module):   # even one without parameters
+        if _is_norm(target.module):  # even one without parameters
             found.norms.append(self._names[target.module])
 
     def _dims(self, spec: AxisSpec, target: Any, handler: Any) -> list[tuple[str, int]]:
@@ -126,11 +132,12 @@ class _Graph:
             return [(name, int(self._graph.module2node[target].pruning_dim))]
         if isinstance(target, tp.ops.DummyMHA | nn.MultiheadAttention | nn.LSTM | nn.GRU):
             raise AdapterError(
-                f"Axis {spec.name!r} reaches {self._names.get(target)!r}, a {type(target).__name__}; "
-                "prunekit shrinks linear, convolution, normalisation and embedding layers."
+                f"Axis {spec.name!r} reaches {self._names.get(target)!r}, which is "
+                f"{type(target).__name__}; prunekit shrinks linear, convolution, normalisation and "
+                "embedding layers."
             )
         name = self._names.get(target)
-        if name is None:   # reshapes, additions and the like
+        if name is None:  # reshapes, additions and the like
             return []
         inputs = handler.__name__.endswith("in_channels")
         if isinstance(target, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -176,7 +183,7 @@ def _gather(positions: Tensor, owners: Tensor, spec: AxisSpec) -> Tensor:
     owners = owners[order]
     by_owner = owners.argsort(stable=True)
     counts = owners.bincount()
-    if len(counts.unique()) != 1:
+    if int(counts.min()) != int(counts.max()):
         raise AdapterError(
             f"Axis {spec.name!r} gives its slices unequal shares of a dimension; expected equal "
             "ones. Describe that dimension with a Tie."
@@ -198,8 +205,8 @@ def _axis(spec: AxisSpec, found: _Found, model: nn.Module, adapter: Adapter) -> 
         if tensor is None or dim >= tensor.dim() or int(index.max()) >= tensor.shape[dim]:
             shape = None if tensor is None else tuple(tensor.shape)
             raise AdapterError(
-                f"Axis {spec.name!r} cuts dimension {dim} of {name!r} at {int(index.max())}, but its "
-                f"shape is {shape}; correct the adapter's ties."
+                f"Axis {spec.name!r} cuts dimension {dim} of {name!r} at {int(index.max())}, but "
+                f"its shape is {shape}; correct the adapter's ties."
             )
         role = adapter.role(name) if tensor.dim() > 1 else AUX
         members.append(Member(name, role, dim, index, tensor.detach()))
@@ -217,10 +224,13 @@ def _norms(model: nn.Module, found: _Found, size: int) -> dict[str, Tensor]:
     """Return the positions each slice owns in every module that normalises over the axis."""
     norms = {name: torch.arange(size).unsqueeze(1) for name in found.norms}
     for (name, _), index in found.tensors.items():
-        parent = name.rpartition(".")[0]
-        if _is_norm(model.get_submodule(parent)):
-            norms[parent] = index
+        if _is_norm(model.get_submodule(_parent(name))):
+            norms[_parent(name)] = index
     return norms
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _is_norm(module: object) -> bool:
@@ -239,7 +249,7 @@ def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter
     """
     left = _positions_left(axes, plan)
     for name, dims in left.items():
-        _replace(model, name, lambda tensor, dims=dims: _cut(tensor, dims))
+        _replace(model, name, dims)
     _reset_sizes(model, axes, plan)
     adapter.fixup(model, slices_left(axes, plan))
 
@@ -303,11 +313,11 @@ def _cut(tensor: Tensor, dims: Mapping[int, Tensor], copied: bool = False) -> Te
     return tensor.clone() if copied else tensor
 
 
-def _replace(model: nn.Module, name: str, change: Callable[[Tensor], Tensor]) -> None:
+def _replace(model: nn.Module, name: str, dims: Mapping[int, Tensor]) -> None:
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     old = getattr(module, leaf)
-    new = change(old.detach())
+    new = _cut(old.detach(), dims)
     if isinstance(old, nn.Parameter):
         new = nn.Parameter(new, requires_grad=old.requires_grad)
     setattr(module, leaf, new)
@@ -358,7 +368,7 @@ class _NormOverKept(nn.Module):
 
 
 def _small_norm(norm: nn.Module, keep: Tensor) -> nn.Module:
-    small: Any = copy_with(norm, lambda _, t: t[keep.to(t.device)] if t.dim() == 1 else t.clone())
+    small = copy_with(norm, lambda _, t: t[keep.to(t.device)] if t.dim() == 1 else t.clone())
     _resize_norm(small, len(keep))
     return small
 

@@ -16,11 +16,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .axis import Axis
-from .errors import DataError
+from .errors import DataError, DeviceError
 from .plan import Term
 from .structure import weightless
 
-BATCHES = (1, 8)   # images in a forward pass that is timed
+BATCHES = (1, 8)  # images in a forward pass that is timed
+EVAL_BATCH = 250  # images in a forward pass that is not
 WARM_UP, REPEATS = 3, 15
 
 
@@ -81,7 +82,11 @@ def macs_by_module(model: nn.Module, example: Tensor) -> dict[str, int]:
     counter = FlopCounterMode(display=False)
     one = torch.empty_like(example[:1], device="meta")
     # Fused attention counts differently from kernel to kernel; the plain form does not.
-    with torch.no_grad(), counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with (
+        torch.no_grad(),
+        counter,
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    ):
         shell(one)
     root = type(shell).__name__
     totals = {
@@ -113,7 +118,9 @@ def mac_terms(model: nn.Module, axes: Sequence[Axis], example: Tensor) -> tuple[
     owned: dict[str, tuple[tuple[str, int], ...]] = {}
     for axis in axes:
         if axis.spec.owner and axis.spec.layer:
-            owned[axis.spec.owner] = ((f"{axis.spec.layer}.weight", 1 if axis.spec.side == "in" else 0),)
+            owned[axis.spec.owner] = (
+                (f"{axis.spec.layer}.weight", 1 if axis.spec.side == "in" else 0),
+            )
     shapes = {name: parameter.dim() for name, parameter in model.named_parameters()}
     terms = []
     for name, macs in macs_by_module(model, example).items():
@@ -173,18 +180,20 @@ def peak_memory(model: nn.Module, example: Tensor, batch: int = BATCHES[-1]) -> 
         before = torch.cuda.memory_allocated(device)
         model(x)
         return torch.cuda.max_memory_allocated(device) - before
-    with _LiveBytes([*model.parameters(), *model.buffers(), x]) as live:
+    live = _LiveBytes([*model.parameters(), *model.buffers(), x])
+    with live:
         model(x)
     return live.peak
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of all tensors alive at once, but for those that were there before."""
 
     def __init__(self, present: Iterable[Tensor]):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._known = {tensor.untyped_storage().data_ptr() for tensor in present}
-        self.live = self.peak = 0
+        self.live = 0
+        self.peak = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -209,6 +218,21 @@ class _LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
+def find_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu` or `cuda` into a device that is there.
+
+    Raises:
+        DeviceError: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise DeviceError(
+            f"The device {name!r} is not there; expected auto, cpu or an existing cuda."
+        )
+    return torch.device(name)
+
+
 @torch.inference_mode()
 def accuracy(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float, int]:
     """Return top-1 and top-5 as percentages, and the number of images.
@@ -221,7 +245,7 @@ def accuracy(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> tuple
     for x, y in images:
         logits = model(x.to(device)).float().cpu()
         check_labels(y, logits.shape[1])
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices   # (batch, 5)
+        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (batch, 5)
         right = ranked == y.unsqueeze(1)
         hits1 += int(right[:, 0].sum())
         hits5 += int(right.any(1).sum())
@@ -244,7 +268,9 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 def _batch(model: nn.Module, example: Tensor, batch: int) -> Tensor:
     parameter = next(model.parameters())
-    return example[:1].repeat(batch, *[1] * (example.dim() - 1)).to(parameter.device, parameter.dtype)
+    return (
+        example[:1].repeat(batch, *[1] * (example.dim() - 1)).to(parameter.device, parameter.dtype)
+    )
 
 
 def _wait(device: torch.device) -> None:

@@ -123,7 +123,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise a dozen types for bad bytes
         reason = str(error).split("\n")[0][:120]
@@ -182,7 +183,9 @@ def _pretrained(architecture: Architecture) -> nn.Module:
 
     try:
         with _quick_refusal():
-            model: nn.Module = timm.create_model(architecture.timm, pretrained=True, **architecture.args)
+            model: nn.Module = timm.create_model(
+                architecture.timm, pretrained=True, **architecture.args
+            )
     except Exception as error:  # the hub's client and timm raise whatever went wrong
         reason = str(error).split("\n")[0][:160]
         raise WeightsError(
@@ -207,7 +210,7 @@ def _quick_refusal() -> Iterator[None]:
 
 def _reachable(url: str) -> bool:
     if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
-        return True   # names are then resolved by the proxy
+        return True  # names are then resolved by the proxy
     try:
         socket.getaddrinfo(urlparse(url).hostname, 443)
     except OSError:
@@ -244,4 +247,3 @@ def _state_dict(state: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{str(path)!r} holds no state dict; expected names and tensors.")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
-

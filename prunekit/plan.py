@@ -8,6 +8,7 @@ the budget is met to within one event.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from .errors import ArtifactError, BudgetError
 
 By = Literal["params", "macs", "slices"]
 BYS: tuple[By, ...] = ("params", "macs", "slices")
-CLOSE_ENOUGH = 0.005   # of the budget: a result further from what was asked is remarked upon
+CLOSE_ENOUGH = 0.005  # of the budget: a result further from what was asked is remarked upon
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,17 @@ class Plan:
             ArtifactError: Something is missing, of the wrong type or out of range.
         """
         try:
-            axes: Mapping[str, Mapping[str, list[int]]] = data["axes"]   # type: ignore[assignment]
+            axes: Mapping[str, Mapping[str, list[int]]] = data["axes"]  # type: ignore[assignment]
             kept = {str(name): tuple(int(i) for i in axis["kept"]) for name, axis in axes.items()}
-            sizes = {str(name): int(axis["size"]) for name, axis in axes.items()}   # type: ignore[call-overload]
+            sizes = {str(name): int(axis["size"]) for name, axis in axes.items()}  # type: ignore[call-overload]
             by = next(known for known in BYS if known == data["by"])
-            plan = cls(kept, sizes, by, float(data["asked"]), float(data["got"]))   # type: ignore[arg-type]
+            plan = cls(kept, sizes, by, float(data["asked"]), float(data["got"]))  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
             raise ArtifactError(
                 f"The plan is not readable ({type(error).__name__}: {error}); save it again."
             ) from error
         for name, slices in kept.items():
-            ascending = all(a < b for a, b in zip(slices, slices[1:]))
+            ascending = all(a < b for a, b in itertools.pairwise(slices))
             if not slices or not ascending or slices[0] < 0 or slices[-1] >= sizes[name]:
                 raise ArtifactError(
                     f"The plan keeps impossible slices of axis {name!r}; expected ascending "
@@ -209,7 +210,7 @@ def _units(axes: Sequence[Axis], scores: Sequence[Tensor]) -> list[_Unit]:
 def _unit(scored: Sequence[tuple[Axis, Tensor]]) -> _Unit:
     orders, ranked = [], []
     for axis, score in scored:
-        groups = score.view(axis.spec.groups, -1)   # (groups, length)
+        groups = score.view(axis.spec.groups, -1)  # (groups, length)
         # Stable, so that ties are broken the same way everywhere: the first slices stay.
         ordered = groups.sort(dim=1, descending=True, stable=True)
         starts = torch.arange(axis.spec.groups).unsqueeze(1) * groups.shape[1]
@@ -229,7 +230,7 @@ def _chain(units: Sequence[_Unit], scope: str, floor: float, multiple: int) -> l
     events = []
     for members in pools.values():
         events += _pool_events(units, members, floor, multiple)
-    return sorted(events, key=lambda event: event.time)   # stable: ties keep their order
+    return sorted(events, key=lambda event: event.time)  # stable: ties keep their order
 
 
 def _pool_events(
@@ -304,7 +305,7 @@ def _first_below(
     chain: Sequence[_Event], units: Sequence[_Unit], cost: _Cost, target: float
 ) -> int:
     """Return the fewest events that bring the cost to the target or below, by bisection."""
-    low, high = 0, len(chain)   # cost never rises along the chain
+    low, high = 0, len(chain)  # cost never rises along the chain
     while low < high:
         middle = (low + high) // 2
         if cost(_counts(units, chain[:middle])) > target:
@@ -314,9 +315,7 @@ def _first_below(
     return low
 
 
-def _fill(
-    events: Sequence[_Event], counts: Sequence[int], cost: _Cost, target: float
-) -> list[int]:
+def _fill(events: Sequence[_Event], counts: Sequence[int], cost: _Cost, target: float) -> list[int]:
     """Let events happen in order as long as the cost stays at or above the target."""
     filled, full = list(counts), set()
     for event in events:
@@ -325,7 +324,7 @@ def _fill(
         tried = [*filled[: event.unit], event.count, *filled[event.unit + 1 :]]
         if cost(tried) >= target:
             filled = tried
-        else:   # all later events of this unit cut even more
+        else:  # all later events of this unit cut even more
             full.add(event.unit)
     return filled
 
@@ -337,14 +336,18 @@ class _Cost:
         self._units, self._budget = units, budget
         axes = [axis for unit in units for axis in unit.axes]
         self._order = {
-            axis.name: order for unit in units for axis, order in zip(unit.axes, unit.orders, strict=True)
+            axis.name: order
+            for unit in units
+            for axis, order in zip(unit.axes, unit.orders, strict=True)
         }
         self._unit_of = {axis.name: n for n, unit in enumerate(units) for axis in unit.axes}
         self._cuts = cuts(axes)
 
     def __call__(self, counts: Sequence[int]) -> float:
         if self._budget.by == "slices":
-            return float(sum(n * u.slices_per_step for n, u in zip(counts, self._units, strict=True)))
+            return float(
+                sum(n * u.slices_per_step for n, u in zip(counts, self._units, strict=True))
+            )
         fractions = {dim: self._fraction(dim, counts) for dim in self._cuts}
         saved = 0.0
         for term in self._budget.terms:
@@ -356,7 +359,7 @@ class _Cost:
         """Return how much of one parameter dimension is left."""
         cutting = self._cuts[dim]
         length = cutting[0][1].weight.shape[dim[1]]
-        if len(cutting) == 1:   # by far the most frequent: no need to look at positions
+        if len(cutting) == 1:  # by far the most frequent: no need to look at positions
             axis, member = cutting[0]
             removed = axis.size - counts[self._unit_of[axis.name]] * axis.spec.groups
             return 1 - removed * member.index.shape[1] / length
@@ -371,8 +374,9 @@ def _out_of_reach(
     budget: Budget, reached: float, axes: Sequence[Axis], floor: float, multiple: int
 ) -> str:
     kinds = ", ".join(dict.fromkeys(axis.kind for axis in axes))
+    most = math.floor(reached * 1000) / 1000
     return (
-        f"A ratio of {budget.ratio:g} by {budget.by} is out of reach: with axes {kinds}, a floor of "
-        f"{floor:g} and multiples of {multiple}, at most {math.floor(reached * 1000) / 1000:.3f} can be "
-        "removed; lower the ratio or the floor, or let more kinds of axes shrink."
+        f"A ratio of {budget.ratio:g} by {budget.by} is out of reach: with axes {kinds}, a floor "
+        f"of {floor:g} and multiples of {multiple}, at most {most:.3f} can be removed; lower the "
+        "ratio or the floor, or let more kinds of axes shrink."
     )

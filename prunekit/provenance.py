@@ -18,7 +18,7 @@ def processor() -> str:
     """Return the model name of this machine's processor, as far as it tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:   # not Linux
+    except OSError:  # not Linux
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
@@ -27,5 +27,5 @@ def processor() -> str:
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:   # run from a source tree
+    except PackageNotFoundError:  # run from a source tree
         return "unknown"

@@ -59,7 +59,7 @@ def fix_attention(attn: Any, name: str, left: Mapping[str, int]) -> None:
         return
     new = left[f"{name}.qk"]
     queries = attn.qkv.out_features // 3
-    ratio = new**-0.5 / attn.scale   # sqrt(old / new), whatever scale the model was given
+    ratio = new**-0.5 / attn.scale  # sqrt(old / new), whatever scale the model was given
     with torch.no_grad():
         for parameter in attn.qkv.parameters():
             parameter[:queries] /= ratio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from ..axis import AUX, AxisSpec
 from ..errors import AdapterError
@@ -12,7 +12,7 @@ from ..registry import unknown
 from . import ADAPTERS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     M = TypeVar("M", bound=nn.Module)
 
@@ -25,7 +25,7 @@ class Adapter(ABC):
     """
 
     name: str
-    aliases: Mapping[str, str] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
     """Short architecture names, to the timm names they stand for."""
     kinds: tuple[str, ...]
     """Every kind of axis it can declare."""
@@ -60,13 +60,24 @@ class Adapter(ABC):
         """Name the parameters that the graph must not couple to any axis by itself."""
         return ()
 
-    def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:
+    def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:  # noqa: B027  (optional)
         """Reset what the model caches about its own shape, once it is smaller.
 
         Args:
             model: The shrunken model; its parameters have their new shapes.
             left: How many slices are left, per group, of every axis that was pruned.
         """
+
+    def toy(self) -> tuple[nn.Module, Tensor]:
+        """Return a small model of the family and a batch of two inputs, to be tested with.
+
+        Raises:
+            AdapterError: This adapter has none.
+        """
+        raise AdapterError(
+            f"Adapter {self.name!r} has no toy(), which the conformance checks need; "
+            "return a small model and a batch of inputs from it."
+        )
 
 
 A = TypeVar("A", bound=Adapter)
@@ -122,7 +133,9 @@ def select(specs: Sequence[AxisSpec], kinds: Sequence[str], adapter: Adapter) ->
     """
     for kind in kinds:
         if kind not in adapter.kinds:
-            raise AdapterError(unknown(f"kind of axis of adapter {adapter.name!r}", kind, list(adapter.kinds)))
+            raise AdapterError(
+                unknown(f"kind of axis of adapter {adapter.name!r}", kind, list(adapter.kinds))
+            )
         if not any(spec.kind == kind for spec in specs):
             raise AdapterError(
                 f"This model has no axis of kind {kind!r} (adapter {adapter.name!r}); "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..axis import AUX, AxisSpec
 from ..errors import AdapterError
 from .base import Adapter, module, register
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class ConvNeXt(Adapter):
@@ -19,7 +19,7 @@ class ConvNeXt(Adapter):
     name = "convnext"
     kinds = ("mlp", "width")
     default_kinds = ("mlp",)
-    aliases = {
+    aliases: ClassVar[Mapping[str, str]] = {
         "convnext_t": "convnext_tiny",
         "convnext_s": "convnext_small",
         "convnext_b": "convnext_base",
@@ -41,6 +41,14 @@ class ConvNeXt(Adapter):
                 specs.append(_mlp(model, f"stages.{stage}.blocks.{number}"))
         return specs
 
+    def toy(self) -> tuple[nn.Module, Tensor]:
+        """Return a four-stage ConvNeXt V2, for 32 x 32 images."""
+        import torch
+        from timm.models.convnext import ConvNeXt as Timm
+
+        stages: Any = {"depths": (1, 2, 1, 1), "dims": (16, 24, 32, 40), "num_classes": 10}
+        return Timm(**stages, use_grn=True, ls_init_value=None), torch.randn(2, 3, 32, 32)
+
     def role(self, parameter: str) -> str:
         """Name depthwise convolutions `conv` and the MLPs `mlp`; all else is aux."""
         parts = parameter.split(".")
@@ -53,7 +61,7 @@ class ConvNeXt(Adapter):
         last = model.feature_info[-1]["num_chs"]
         grown_head = model.head.num_features != model.head.in_features
         model.num_features = model.head.in_features = last
-        if not grown_head:   # otherwise a hidden layer keeps the classifier's own width
+        if not grown_head:  # otherwise a hidden layer keeps the classifier's own width
             model.head.num_features = model.head_hidden_size = last
 
 
@@ -68,7 +76,8 @@ def _entry(model: Any, stage: int) -> str:
             f"Stage {stage} of this ConvNeXt has no downsampling, so it shares its width with the "
             "stage before; the convnext adapter expects one width per stage."
         )
-    return "stem." + [name for name, part in model.stem.named_children() if hasattr(part, "out_channels")][-1]
+    layers = [name for name, part in model.stem.named_children() if hasattr(part, "out_channels")]
+    return f"stem.{layers[-1]}"
 
 
 def _mlp(model: nn.Module, block: str) -> AxisSpec:

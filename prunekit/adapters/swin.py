@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..axis import AxisSpec, Fold, Tie
 from .attention import attention_axes, block_role, fix_attention
 from .base import Adapter, module, register
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class Swin(Adapter):
@@ -19,7 +19,7 @@ class Swin(Adapter):
     name = "swin"
     kinds = ("mlp", "head", "head_dim", "width")
     default_kinds = ("mlp", "head")
-    aliases = {
+    aliases: ClassVar[Mapping[str, str]] = {
         "swin_t": "swin_tiny_patch4_window7_224",
         "swin_s": "swin_small_patch4_window7_224",
         "swin_b": "swin_base_patch4_window7_224",
@@ -40,6 +40,15 @@ class Swin(Adapter):
             for number in range(len(layer.blocks)):
                 specs += _block_axes(model, f"layers.{stage}.blocks.{number}")
         return specs
+
+    def toy(self) -> tuple[nn.Module, Tensor]:
+        """Return a two-stage Swin with shifted windows, for 16 x 16 images."""
+        import torch
+        from timm.models.swin_transformer import SwinTransformer
+
+        sizes: Any = {"img_size": 16, "patch_size": 2, "window_size": 4, "embed_dim": 16}
+        stages: Any = {"depths": (2, 2), "num_heads": (2, 4), "num_classes": 10}
+        return SwinTransformer(**sizes, **stages), torch.randn(2, 3, 16, 16)
 
     def role(self, parameter: str) -> str:
         """Name the paper's modules: qkv, proj and mlp; all else is aux."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..axis import AxisSpec, Fold, Tie
 from .attention import attention_axes, block_role, fix_attention
 from .base import Adapter, module, register
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class ViT(Adapter):
@@ -19,7 +19,7 @@ class ViT(Adapter):
     name = "vit"
     kinds = ("mlp", "head", "head_dim", "width")
     default_kinds = ("mlp", "head")
-    aliases = {
+    aliases: ClassVar[Mapping[str, str]] = {
         "vit_ti": "vit_tiny_patch16_224",
         "vit_s": "vit_small_patch16_224",
         "vit_b": "vit_base_patch16_224",
@@ -42,13 +42,23 @@ class ViT(Adapter):
             specs += _block_axes(model, f"blocks.{number}")
         return specs
 
+    def toy(self) -> tuple[nn.Module, Tensor]:
+        """Return a two-block ViT with class token, for 16 x 16 images."""
+        import torch
+        from timm.models.vision_transformer import VisionTransformer
+
+        sizes: Any = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 4}
+        return VisionTransformer(**sizes, num_classes=10), torch.randn(2, 3, 16, 16)
+
     def role(self, parameter: str) -> str:
         """Name the paper's modules: qkv, proj and mlp; all else is aux."""
         return block_role(parameter)
 
     def unfollowed(self, model: nn.Module) -> list[str]:
         """Query and key norms span one head; the graph would couple them to the heads."""
-        return [name for name, _ in model.named_parameters() if ".q_norm." in name or ".k_norm." in name]
+        return [
+            name for name, _ in model.named_parameters() if ".q_norm." in name or ".k_norm." in name
+        ]
 
     def fixup(self, model: Any, left: Mapping[str, int]) -> None:
         """Reset head counts and sizes, and everything timm derives from the width."""

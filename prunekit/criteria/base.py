@@ -78,6 +78,7 @@ class Criterion:
             CriterionError: The text cannot be read so.
         """
         default = self.defaults.get(option)
+        value: Any
         if isinstance(default, bool):
             value = {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
         elif isinstance(default, int | float):

@@ -47,7 +47,7 @@ def distortion(energies: Tensor) -> Tensor:
         tensor([0.3750, 1.0000])
     """
     tiny = torch.finfo(energies.dtype).tiny
-    share = energies / energies.sum(1, keepdim=True).clamp(min=tiny)   # (layers, size)
+    share = energies / energies.sum(1, keepdim=True).clamp(min=tiny)  # (layers, size)
     order = share.sum(0).argsort(descending=True, stable=True)
     ordered = energies[:, order]
     score = torch.empty_like(energies[0])

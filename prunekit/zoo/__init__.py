@@ -35,7 +35,7 @@ def build_from(card: dict[str, Any]) -> nn.Module:
     module, _, cls = card["class"].rpartition(".")
     model: Any = getattr(importlib.import_module(module), cls)(**card["args"])
     model.pretrained_cfg = {key: card[key] for key in ("input_size", "mean", "std")}
-    return model.eval()   # type: ignore[no-any-return]
+    return model.eval()  # type: ignore[no-any-return]
 
 
 def weights(name: str) -> Path:

@@ -1,0 +1,249 @@
+"""save, load: a result as a directory of safetensors and JSON, never a pickle.
+
+    model.safetensors   the small model's weights
+    plan.json           how to build the large model, and what stays of it
+    report.json         what was measured
+
+Each file holds the digest of the one before it in this list, so none can change alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .adapters import ADAPTERS
+from .adapters.base import Adapter
+from .data import InputSpec
+from .errors import ArtifactError, WeightsError
+from .graph import shrunk, trace
+from .models import Architecture, fill
+from .plan import Plan
+from .provenance import versions
+from .result import Result
+
+FORMAT = 1
+WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
+
+
+def save(result: Result, directory: str | Path) -> None:
+    """Write an artifact: all of it, or nothing.
+
+    Args:
+        result: What to write.
+        directory: Made if need be; an artifact that is there is replaced, and stays as it
+            was if anything goes wrong.
+
+    Raises:
+        ArtifactError: The directory cannot be written, or holds something else.
+    """
+    with _replacing(Path(directory)) as partial:
+        state = {k: v.detach().cpu().clone() for k, v in result.model.state_dict().items()}
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial / WEIGHTS)
+        plan = {
+            "format": FORMAT,
+            "architecture": asdict(result.architecture) if result.architecture else None,
+            "adapter": result.recipe["adapter"],
+            "dtype": str(next(result.model.parameters()).dtype).removeprefix("torch."),
+            "plan": result.plan.to_json(),
+            "versions": versions(),
+            "weights_sha256": _digest(partial / WEIGHTS),
+        }
+        _write(partial / PLAN, plan)
+        _write(partial / REPORT, {**result.report(), "plan_sha256": _digest(partial / PLAN)})
+
+
+def load(
+    directory: str | Path,
+    *,
+    model: nn.Module | None = None,
+    adapter: Adapter | None = None,
+    example_input: Tensor | None = None,
+) -> nn.Module:
+    """Rebuild a saved model, in evaluation mode, on the CPU.
+
+    The architecture is built anew, the plan replayed on it, and the weights loaded
+    strictly; neither the original checkpoint nor the network is needed.
+
+    Args:
+        directory: Where `save` wrote it.
+        model: The original architecture with any weights, for an artifact whose model was
+            the caller's own; it is not modified.
+        adapter: For such a model, if its adapter is not registered.
+        example_input: For such a model, if it is not timm's.
+
+    Raises:
+        ArtifactError: The artifact is incomplete, corrupt or altered, or made for another
+            architecture.
+    """
+    directory = Path(directory)
+    data = read_plan(directory)
+    plan = Plan.from_json(data["plan"])
+    large = model if model is not None else _architecture(data, directory).build()
+    adapter = adapter or ADAPTERS.get(data["adapter"])
+    example = example_input if example_input is not None else InputSpec.of(large).example()
+    specs = [spec for spec in adapter.axes(large) if spec.name in plan.kept]
+    axes = trace(large, specs, adapter, example.to(next(large.parameters()).device))
+    if {axis.name: axis.size for axis in axes} != dict(plan.sizes):
+        raise ArtifactError(
+            f"The plan in {directory} was made for another architecture than "
+            f"{type(large).__name__} here; load it with the one it was made for."
+        )
+    small = shrunk(large, axes, plan, adapter).to(getattr(torch, data["dtype"]))
+    try:
+        fill(small, load_file(directory / WEIGHTS), str(directory))
+    except (WeightsError, SafetensorError) as error:
+        raise ArtifactError(f"{directory / WEIGHTS} does not fit its plan: {error}") from error
+    return small.eval()
+
+
+def read_plan(directory: Path) -> dict[str, Any]:
+    """Return the contents of plan.json, once all three files have proved to be unaltered.
+
+    Raises:
+        ArtifactError: They have not.
+    """
+    report = read_report(directory)
+    _verify(directory / PLAN, report.get("plan_sha256"))
+    data = _read(directory / PLAN)
+    _verify(directory / WEIGHTS, data.get("weights_sha256"))
+    if data.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{directory} is an artifact of format {data.get('format')}; this prunekit reads "
+            f"format {FORMAT}. Use the version it was saved with: {data['versions']['prunekit']}."
+        )
+    return data
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """Return the contents of report.json.
+
+    Raises:
+        ArtifactError: There is no artifact, or its report is corrupt.
+    """
+    if not directory.is_dir():
+        raise ArtifactError(
+            f"There is no directory {str(directory)!r}; name one that prunekit wrote."
+        )
+    for name in (REPORT, PLAN, WEIGHTS):
+        if not (directory / name).is_file():
+            raise ArtifactError(
+                f"{str(directory)!r} is not a whole artifact: {name} is missing; save it again."
+            )
+    return _read(directory / REPORT)
+
+
+def check_writable(directory: str | Path) -> None:
+    """Find out before the work whether its result can be saved.
+
+    Raises:
+        ArtifactError: It cannot.
+    """
+    target = Path(directory)
+    _check_replaceable(target)
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield a directory to write to, which takes the target's place if all goes well."""
+    check_writable(target)
+    with _explained(target):
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield partial
+            partial.chmod(0o755)  # mkdtemp makes it private
+            _swap(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Put `new` in the target's place, and leave what was there in `new`'s."""
+    if not target.exists():
+        os.rename(new, target)
+        return
+    aside = target.with_name(f"{new.name}.old")
+    os.rename(target, aside)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    os.rename(aside, new)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(
+            f"Cannot write to {str(target)!r} ({reason}); name a directory with room that you may "
+            "write to. Nothing was changed."
+        ) from error
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise ArtifactError(f"{str(target)!r} is a file; name a directory.")
+    strangers = [p.name for p in target.iterdir()] if target.is_dir() else []
+    if strangers and set(strangers) != {WEIGHTS, PLAN, REPORT}:
+        raise ArtifactError(
+            f"{str(target)!r} holds something other than an artifact; name a new or an empty "
+            "directory."
+        )
+
+
+def _architecture(data: Mapping[str, Any], directory: Path) -> Architecture:
+    if data["architecture"] is None:
+        raise ArtifactError(
+            f"The model in {directory} was not built by prunekit; pass the original as "
+            "load(..., model=...)."
+        )
+    return Architecture(**data["architecture"])
+
+
+def _write(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} is corrupt ({type(error).__name__}); save it again."
+        ) from error
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{path} is corrupt (no JSON object); save it again.")
+    return data
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(path: Path, digest: object) -> None:
+    if _digest(path) != digest:
+        raise ArtifactError(
+            f"{path} is not what was saved: its digest does not match. Save the artifact again, or "
+            "fetch it from where it came."
+        )

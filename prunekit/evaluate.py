@@ -1,0 +1,47 @@
+"""evaluate: the accuracy of a saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .artifact import load, read_report
+from .data import batches, open_data
+from .errors import DataError
+from .measure import EVAL_BATCH, accuracy, find_device
+
+
+def evaluate(
+    directory: str | Path,
+    data: str | None = None,
+    *,
+    data_dir: str | None = None,
+    device: str = "auto",
+    on_step: Callable[[str], None] = lambda step: None,
+) -> dict[str, Any]:
+    """Load an artifact and evaluate it on test images.
+
+    Args:
+        directory: The artifact.
+        data: A named data set or an image folder; what the report names unless given.
+        data_dir: Where the full Fashion-MNIST lies.
+        device: `auto`, `cpu` or `cuda`.
+        on_step: Called with the name of each step as it starts.
+
+    Returns:
+        `data`, `top1` and `top5` as percentages, and `images`, how many there were.
+
+    Raises:
+        ArtifactError: The artifact is corrupt.
+        DataError: There are no images, or none were named.
+    """
+    data = data or read_report(Path(directory))["recipe"]["data"]
+    if data is None:
+        raise DataError(f"{directory} was made without data; name some with --data.")
+    on_step("load")
+    model = load(directory).to(find_device(device))
+    images = open_data(data, model, data_dir)
+    on_step("evaluate")
+    top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))
+    return {"data": images.name, "top1": top1, "top5": top5, "images": count}

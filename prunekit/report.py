@@ -1,0 +1,126 @@
+"""A report -> what the terminal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Report = Mapping[str, Any]
+BAR = 24  # characters
+
+
+def render(report: Report) -> RenderableType:
+    """Lay out a report: the two models side by side, what was kept, and how it was made."""
+    warnings = [Text(f"! {warning}", style="bold yellow") for warning in report["warnings"]]
+    blank = Text()
+    return Group(
+        *warnings,
+        _title(report),
+        blank,
+        _comparison(report),
+        blank,
+        _kept(report),
+        blank,
+        _facts(report),
+    )
+
+
+def _title(report: Report) -> Text:
+    recipe = report["recipe"]
+    options = ",".join(f"{k}={v}" for k, v in recipe["options"].items() if k != "seed")
+    criterion = f"{recipe['criterion']}:{options}" if options else recipe["criterion"]
+    title = Text(f"{recipe['arch']}", style="bold")
+    return title.append(
+        f"  {criterion}, scope {recipe['scope']}, axes {'+'.join(recipe['axes'])}, "
+        f"weights {recipe['weights']}",
+        style="not bold",
+    )
+
+
+def _comparison(report: Report) -> Table:
+    before, after = report["before"], report["after"]
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right", header_style="dim")
+    for label, key in (("parameters", "params"), ("MACs", "macs"), ("size on disk", "size_bytes")):
+        unit = "B" if key == "size_bytes" else ""
+        _row(table, label, before[key], after[key], lambda value, unit=unit: _count(value, unit))
+    for batch in before["latency_ms"]:
+        old, new = before["latency_ms"][batch], after["latency_ms"][batch]
+        change = f"{old['median'] / new['median']:.2f}x faster"
+        if new["median"] > old["median"]:
+            change = f"{new['median'] / old['median']:.2f}x slower"
+        table.add_row(f"latency, batch {batch}", _spread(old), _spread(new), change)
+    if before["memory_bytes"]:
+        _row(
+            table,
+            "peak memory",
+            before["memory_bytes"],
+            after["memory_bytes"],
+            lambda v: _count(v, "B"),
+        )
+    for key, label in (("top1", "top-1"), ("top5", "top-5")):
+        if before[key] is not None:
+            points = f"{after[key] - before[key]:+.2f} points"
+            table.add_row(label, f"{before[key]:.2f} %", f"{after[key]:.2f} %", points)
+    return table
+
+
+def _row(table: Table, label: str, before: float, after: float, show: Any) -> None:
+    table.add_row(label, show(before), show(after), f"{100 * (after / before - 1):+.1f} %")
+
+
+def _kept(report: Report) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
+    table.add_column("kept of each axis", header_style="dim", no_wrap=True, overflow="ellipsis")
+    table.add_column("", no_wrap=True)
+    table.add_column("", justify="right", no_wrap=True)
+    for name, axis in report["axes"].items():
+        full = round(BAR * axis["kept"] / axis["size"])
+        bar = Text("█" * full, style="cyan").append("░" * (BAR - full), style="dim")
+        table.add_row(name, bar, f"{axis['kept']} of {axis['size']}")
+    return table
+
+
+def _facts(report: Report) -> Table:
+    recipe, parity = report["recipe"], report["parity"]
+    verdict = "holds" if parity["holds"] else "FAILS"
+    images = report["after"]["images"]
+    tested = f", {images:,} test images of {recipe['data']}" if images else ""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", min_width=8)
+    table.add_column()
+    table.add_row(
+        "budget", f"{recipe['by']}: asked -{recipe['ratio']:.2%}, got -{report['got']:.2%}"
+    )
+    table.add_row(
+        "parity",
+        f"{verdict}: differs from the masked model by {parity['difference']:.1e}, where its "
+        f"output's scale is {parity['scale']:.2g}",
+    )
+    table.add_row(
+        "measured",
+        f"on {recipe['device']}, {recipe['threads']} threads, seed {recipe['seed']}{tested}",
+    )
+    table.add_row("seconds", "  ".join(f"{k} {v:.2f}" for k, v in report["seconds"].items()))
+    return table
+
+
+def _count(value: float, unit: str = "") -> str:
+    """Shorten a number to three significant digits, with a decimal prefix."""
+    scaled, prefix = next(
+        (value / 1000**power, prefix)
+        for power, prefix in enumerate(("", "k", "M", "G"))
+        if value / 1000**power < 999.5 or prefix == "G"
+    )
+    digits = 0 if not prefix else 2 if scaled < 10 else 1 if scaled < 100 else 0
+    return f"{scaled:.{digits}f} {prefix}{unit}".rstrip()
+
+
+def _spread(latency: Mapping[str, float]) -> str:
+    return f"{latency['median']:.2f} ms ({latency['low']:.2f}-{latency['high']:.2f})"

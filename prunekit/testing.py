@@ -1,0 +1,318 @@
+"""Checks that authors of criteria and adapters run on their own code.
+
+Each check is one claim. In a test suite of your own:
+
+    @pytest.mark.parametrize("check", criterion_checks("mine"), ids=str)
+    def test_my_criterion_keeps_the_contract(check):
+        check()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import ADAPTERS
+from .adapters.base import Adapter, select
+from .axis import AUX, Axis, AxisSpec, Member
+from .criteria import CRITERIA
+from .criteria.base import Criterion
+from .errors import PruneError
+from .graph import mask_, shrink_, shrunk, trace
+from .measure import param_terms
+from .models import fill
+from .plan import Budget, Plan, make_plan
+from .structure import copy_with
+
+RATIOS = (0.3, 0.6)
+TOLERANCE = 1e-4  # of the output's scale
+
+
+@dataclass(frozen=True)
+class Check:
+    """One claim about a plug-in; calling it raises an AssertionError if it is false."""
+
+    claim: str
+    run: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.run()
+
+    def __str__(self) -> str:
+        return self.claim
+
+    def problem(self) -> str | None:
+        """Return what is wrong, or None."""
+        try:
+            self.run()
+        except (AssertionError, PruneError) as error:
+            return str(error).split("\n")[0]
+        except Exception as error:  # a plug-in may raise anything; that too is a verdict
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+# --- criteria ----------------------------------------------------------------------------
+
+
+def criterion_checks(criterion: str | Criterion) -> list[Check]:
+    """Return everything that a criterion promises, as checks.
+
+    Raises:
+        RegistryError: Nothing has that name.
+    """
+    found = CRITERIA.get(criterion) if isinstance(criterion, str) else criterion
+    claims = [
+        ("returns one finite score per slice", _scores_fit),
+        ("returns the same scores twice", _is_deterministic),
+        ("leaves weights and gradients untouched", _leaves_weights_alone),
+        ("needs no more than it declares", _needs_no_more),
+        ("scores half-precision weights", _takes_half_precision),
+    ]
+    if "seed" not in found.defaults:  # a random score belongs to the position, not the slice
+        claims.append(("permutes its scores with the slices", _follows_permutations))
+    return [Check(claim, lambda check=check: check(found)) for claim, check in claims]  # type: ignore[misc]
+
+
+def example_axes(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis]:
+    """Return three axes of two kinds, with weights, gradients and a bias that has no vote."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def member(name: str, role: str, shape: tuple[int, ...], dim: int, size: int) -> Member:
+        index = torch.arange(shape[dim]).view(size, -1)
+        weight, grad = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+        return Member(name, role, dim, index, weight, grad)
+
+    def axis(name: str, kind: str, width: int, inner: int, size: int) -> Axis:
+        members = (
+            member(f"{name}.fc1.weight", "mlp", (inner, width), 0, size),
+            member(f"{name}.fc1.bias", AUX, (inner,), 0, size),
+            member(f"{name}.fc2.weight", "mlp", (width, inner), 1, size),
+        )
+        return Axis(AxisSpec(name, kind), size, members)
+
+    return [
+        axis("blocks.0.mlp", "mlp", 6, 16, 16),
+        axis("blocks.1.mlp", "mlp", 6, 24, 24),
+        axis("blocks.0.attn.head", "head", 6, 12, 4),
+    ]
+
+
+def _scores_fit(criterion: Criterion) -> None:
+    criterion(example_axes())  # raises a CriterionError that says what is wrong
+
+
+def _is_deterministic(criterion: Criterion) -> None:
+    for first, second in zip(criterion(example_axes()), criterion(example_axes()), strict=True):
+        assert torch.equal(first, second), "two calls on the same axes gave different scores"
+
+
+def _leaves_weights_alone(criterion: Criterion) -> None:
+    axes, same = example_axes(), example_axes()
+    criterion(axes)
+    for axis, before in zip(axes, same, strict=True):
+        for member, old in zip(axis.members, before.members, strict=True):
+            assert torch.equal(member.weight, old.weight), f"{member.name} was changed"
+            kept = torch.equal(member.grad, old.grad)  # type: ignore[arg-type]
+            assert kept, f"the gradient of {member.name} was changed"
+
+
+def _needs_no_more(criterion: Criterion) -> None:
+    if criterion.needs == "nothing":
+        criterion([_without_grads(axis) for axis in example_axes()])
+
+
+def _takes_half_precision(criterion: Criterion) -> None:
+    criterion(example_axes(dtype=torch.bfloat16))
+
+
+def _follows_permutations(criterion: Criterion) -> None:
+    axes = example_axes()
+    orders = [
+        torch.randperm(axis.size, generator=torch.Generator().manual_seed(1)) for axis in axes
+    ]
+    permuted = [_permuted(axis, order) for axis, order in zip(axes, orders, strict=True)]
+    for axis, score, other, order in zip(
+        axes, criterion(axes), criterion(permuted), orders, strict=True
+    ):
+        assert torch.allclose(score[order], other, rtol=1e-4), (
+            f"permuting the slices of {axis.name} did not permute their scores"
+        )
+
+
+def _without_grads(axis: Axis) -> Axis:
+    return replace(axis, members=tuple(replace(member, grad=None) for member in axis.members))
+
+
+def _permuted(axis: Axis, order: Tensor) -> Axis:
+    members = (replace(member, index=member.index[order]) for member in axis.members)
+    return replace(axis, members=tuple(members))
+
+
+# --- adapters ----------------------------------------------------------------------------
+
+
+def adapter_checks(
+    adapter: str | Adapter, model: nn.Module | None = None, example: Tensor | None = None
+) -> list[Check]:
+    """Return everything that an adapter promises, as checks on a small model.
+
+    Args:
+        adapter: A registered name, or an adapter.
+        model: The model; the adapter's own `toy()` unless given. It is not modified.
+        example: A batch of inputs that goes with `model`.
+
+    Raises:
+        RegistryError: Nothing has that name.
+        AdapterError: There is no model, as the adapter has no `toy()`.
+    """
+    found = ADAPTERS.get(adapter) if isinstance(adapter, str) else adapter
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        toy, batch = (model, example) if model is not None and example is not None else found.toy()
+    subject = _Subject(found, _randomised(toy), batch)
+    claims = [
+        ("declares axes with names of their own and known kinds", _declares_well),
+        ("changes nothing, bit for bit, when everything is kept", _keeps_everything),
+        *((f"removing equals masking: {kind}", _parity(kind)) for kind in found.kinds),
+        ("removing equals masking: all kinds together", _parity(None)),
+        ("removing equals masking when done twice", _twice),
+        ("leaves a model that trains", _trains),
+        ("leaves a model that exports", _exports),
+        ("has plans that survive JSON and rebuild the model", _rebuilds),
+    ]
+    return [Check(claim, lambda check=check: check(subject)) for claim, check in claims]  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    adapter: Adapter
+    model: nn.Module
+    example: Tensor
+
+    def axes(self, kind: str | None = None) -> list[Axis]:
+        specs = self.adapter.axes(self.model)
+        if kind is not None:
+            specs = select(specs, [kind], self.adapter)
+        return trace(self.model, specs, self.adapter, self.example)
+
+    def pruned(self, plan: Plan) -> nn.Module:
+        return shrunk(self.model, self.axes(), plan, self.adapter).eval()
+
+
+def _randomised(model: nn.Module) -> nn.Module:
+    """Give every parameter values that matter: a head or a scale of zeros proves nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def fresh(_: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        noise = torch.randn(tensor.shape, generator=generator)
+        fan_in = max(1, tensor[0].numel()) if tensor.dim() > 1 else 1
+        return noise / fan_in**0.5 if tensor.dim() > 1 else 0.5 + noise / 4
+
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return copy_with(model, lambda n, t: buffers[n] if n in buffers else fresh(n, t)).eval()
+
+
+def _plan(axes: Sequence[Axis], model: nn.Module, ratio: float) -> Plan:
+    """Return a plan that removes random slices, as far as the ratio can be reached."""
+    scores = CRITERIA.get("random")(axes)
+    terms = param_terms(model)
+    total = sum(term.cost for term in terms)
+    own = {(member.name, member.dim) for axis in axes for member in axis.members}
+    reach = sum(term.cost for term in terms if own & set(term.dims)) / total
+    budget = Budget(ratio * reach, "params", total, terms)
+    return make_plan(axes, scores, budget, scope="axis", multiple=1, floor=0.05)
+
+
+def _everything(axes: Sequence[Axis]) -> Plan:
+    kept = {axis.name: tuple(range(axis.size)) for axis in axes}
+    return Plan(kept, {axis.name: axis.size for axis in axes}, "slices", 0.0, 0.0)
+
+
+def _declares_well(subject: _Subject) -> None:
+    specs = subject.adapter.axes(subject.model)
+    names = [spec.name for spec in specs]
+    assert len(set(names)) == len(names), "two axes have the same name"
+    unknown = {spec.kind for spec in specs} - set(subject.adapter.kinds)
+    assert not unknown, f"axes of kinds {sorted(unknown)} are missing from adapter.kinds"
+    assert set(subject.adapter.default_kinds) <= set(subject.adapter.kinds), "unknown default kind"
+    assert subject.adapter.matches(subject.model), (
+        "matches() is false for the model it is tested with"
+    )
+
+
+@torch.inference_mode()
+def _keeps_everything(subject: _Subject) -> None:
+    small = subject.pruned(_everything(subject.axes()))
+    assert torch.equal(subject.model(subject.example), small(subject.example)), "the output changed"
+
+
+def _parity(kind: str | None) -> Callable[[_Subject], None]:
+    def check(subject: _Subject) -> None:
+        axes = subject.axes(kind)
+        for ratio in RATIOS:
+            _assert_parity(subject, axes, _plan(axes, subject.model, ratio))
+
+    return check
+
+
+@torch.inference_mode()
+def _assert_parity(subject: _Subject, axes: Sequence[Axis], plan: Plan) -> nn.Module:
+    masked = copy_with(subject.model, lambda _, tensor: tensor.clone())
+    mask_(masked, axes, plan)
+    small = shrunk(subject.model, axes, plan, subject.adapter).eval()
+    dense, silenced, cut = (net(subject.example) for net in (subject.model, masked, small))
+    scale = float(silenced.abs().max())
+    assert not torch.allclose(dense, silenced, atol=1e-3 * scale), "masking changed nothing"
+    difference = float((silenced - cut).abs().max())
+    assert difference <= TOLERANCE * scale, (
+        f"removing differs from masking by {difference:.1e} of {scale:.1e}"
+    )
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (subject.model, small)]
+    assert sizes[1] < sizes[0], "the model did not become smaller"
+    return small
+
+
+def _twice(subject: _Subject) -> None:
+    axes = subject.axes()
+    small = _assert_parity(subject, axes, _plan(axes, subject.model, RATIOS[0]))
+    again = replace(subject, model=small)
+    axes = again.axes()
+    _assert_parity(again, axes, _plan(axes, small, RATIOS[0]))
+
+
+def _trains(subject: _Subject) -> None:
+    small = subject.pruned(_plan(subject.axes(), subject.model, RATIOS[1])).train()
+    small(subject.example).square().mean().backward()
+    for name, parameter in small.named_parameters():
+        assert parameter.grad is not None, f"{name} got no gradient"
+        assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+
+
+def _exports(subject: _Subject) -> None:
+    small = subject.pruned(_plan(subject.axes(), subject.model, RATIOS[1]))
+    exported = torch.export.export(small, (subject.example,)).module()
+    with torch.inference_mode():
+        expected, found = small(subject.example), exported(subject.example)
+    assert torch.allclose(expected, found, atol=1e-5 * float(expected.abs().max())), (
+        "the exported model computes something else"
+    )
+
+
+def _rebuilds(subject: _Subject) -> None:
+    plan = _plan(subject.axes(), subject.model, RATIOS[1])
+    small = subject.pruned(plan)
+    rebuilt = copy_with(subject.model, lambda _, tensor: torch.zeros_like(tensor))
+    shrink_(rebuilt, subject.axes(), Plan.from_json(plan.to_json()), subject.adapter)
+    buffers = dict(small.named_buffers())
+    fill(rebuilt, small.state_dict(), "the pruned model")
+    for name, buffer in rebuilt.named_buffers():
+        buffer.copy_(buffers[name])
+    with torch.inference_mode():
+        same = torch.equal(small(subject.example), rebuilt.eval()(subject.example))
+    assert same, "the rebuilt model computes something else"
