@@ -72,14 +72,13 @@ ZOO = {
         "args": COMMON
         | {
             "patch_size": 2,
-            "depths": [2, 2, 6, 2],
+            "depths": [2, 3, 9, 2],
             "dims": [24, 48, 96, 96],
             "kernel_sizes": 5,
-            "ls_init_value": 0.1,
-            "drop_path_rate": 0.05,
+            "ls_init_value": 1.0,
         },
-        "input_size": [1, 48, 48],
-        "recipe": {"epochs": 12, "lr": 4e-3, "mixed_precision": "no"},
+        "input_size": [1, 56, 56],
+        "recipe": {"epochs": 15, "lr": 4e-3, "mixed_precision": "no"},
     },
 }
 MEAN, STD = 0.2860, 0.3530  # of the training images, scaled to [0, 1]

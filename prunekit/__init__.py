@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .axis import Axis, AxisSpec, Fold, Member, Tie
     from .criteria.base import Criterion, criterion
     from .engine import prune
-    from .errors import PruneError
+    from .errors import ParityError, PruneError
     from .plan import Plan
     from .result import Result
 
@@ -24,6 +24,7 @@ _HOMES = {
     "Fold": "axis",
     "Member": "axis",
     "Plan": "plan",
+    "ParityError": "errors",
     "PruneError": "errors",
     "Result": "result",
     "Tie": "axis",
@@ -39,6 +40,7 @@ __all__ = [
     "Criterion",
     "Fold",
     "Member",
+    "ParityError",
     "Plan",
     "PruneError",
     "Result",

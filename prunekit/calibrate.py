@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from .axis import Axis
+from .data import check_labels
 from .errors import DataError
-from .measure import check_labels
 
 
 def gather_gradients(

@@ -84,13 +84,22 @@ def open_data(name: str, model: nn.Module, data_dir: str | Path | None = None) -
         data_dir: Where the full Fashion-MNIST lies, if not in a usual place.
 
     Raises:
-        DataError: There is no such data set or folder, or it holds no images.
+        DataError: There is no such data set or folder, it holds no images, or not the model's
+            number of classes.
     """
     if name == "fashion-mnist-mini":
-        return _fashion(name, MINI, model)
-    if name == "fashion-mnist":
-        return _fashion(name, _find_fashion(data_dir), model)
-    return _folder(Path(name), model)
+        data = _fashion(name, MINI, model)
+    elif name == "fashion-mnist":
+        data = _fashion(name, _find_fashion(data_dir), model)
+    else:
+        data = _folder(Path(name), model)
+    classes = getattr(model, "num_classes", len(data.classes))
+    if classes != len(data.classes):
+        raise DataError(
+            f"{name} has {len(data.classes)} classes, but the model tells {classes} apart; use the "
+            "data the model was trained for, or weights that were trained on this data."
+        )
+    return data
 
 
 def batches(
@@ -111,6 +120,19 @@ def batches(
     chosen = Subset(images, order[:limit].tolist())
     whole = isinstance(images, ArrayImages)  # it answers a list of indices with a batch
     return DataLoader(chosen, size, collate_fn=(lambda batch: batch) if whole else None)
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Make sure that the model has an output for every label.
+
+    Raises:
+        DataError: It has not.
+    """
+    if int(labels.max()) >= classes:
+        raise DataError(
+            f"The data has a label {int(labels.max())}, but the model tells only {classes} classes "
+            "apart; evaluate on the data it was made for."
+        )
 
 
 class ArrayImages(Dataset[tuple[Tensor, Tensor]]):
@@ -231,10 +253,26 @@ def _image_folder(path: Path, model: nn.Module) -> Any:
     from timm.data import create_transform, resolve_model_data_config
     from torchvision.datasets import ImageFolder
 
-    transform = create_transform(**resolve_model_data_config(model), is_training=False)
+    config = resolve_model_data_config(model)
+    grey = config["input_size"][0] == 1
+    transform = create_transform(**config, is_training=False)
     try:
-        return ImageFolder(str(path), transform=transform)
+        return ImageFolder(str(path), transform=transform, loader=_load_grey if grey else _load_rgb)
     except FileNotFoundError as error:
         raise DataError(
             f"{path} holds no images; expected a sub-folder per class with image files in it."
         ) from error
+
+
+def _load_grey(path: str) -> Any:
+    return _load_rgb(path).convert("L")
+
+
+def _load_rgb(path: str) -> Any:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise DataError(f"{path} is not a readable image ({error}); mend or remove it.") from error

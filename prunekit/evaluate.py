@@ -36,11 +36,11 @@ def evaluate(
         ArtifactError: The artifact is corrupt.
         DataError: There are no images, or none were named.
     """
+    on_step("load")
+    model = load(directory).to(find_device(device))
     data = data or read_report(Path(directory))["recipe"]["data"]
     if data is None:
         raise DataError(f"{directory} was made without data; name some with --data.")
-    on_step("load")
-    model = load(directory).to(find_device(device))
     images = open_data(data, model, data_dir)
     on_step("evaluate")
     top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))

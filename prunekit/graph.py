@@ -74,12 +74,12 @@ class _Graph:
         # The graph is read off autograd, whatever mode the caller is in.
         with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of bare parameters; ties cover them
-            shell = weightless(model)
+            shell, inputs = weightless(model, example)
             for parameter in shell.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
             self._graph = tp.DependencyGraph()
             self._graph.build_dependency(
-                shell, torch.empty_like(example, device="meta"), verbose=False
+                shell, inputs, verbose=False
             )
         self._modules = dict(shell.named_modules())
         self._names = {module: name for name, module in self._modules.items()}

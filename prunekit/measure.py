@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from .axis import Axis
-from .errors import DataError, DeviceError
+from .data import check_labels
+from .errors import DeviceError
 from .plan import Term
 from .structure import weightless
 
@@ -78,16 +79,15 @@ def macs_by_module(model: nn.Module, example: Tensor) -> dict[str, int]:
 
     The model is run on the meta device, so this takes no memory and little time.
     """
-    shell = weightless(model).eval()
+    shell, one = weightless(model, example[:1])
     counter = FlopCounterMode(display=False)
-    one = torch.empty_like(example[:1], device="meta")
     # Fused attention counts differently from kernel to kernel; the plain form does not.
     with (
         torch.no_grad(),
         counter,
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
     ):
-        shell(one)
+        shell.eval()(one)
     root = type(shell).__name__
     totals = {
         name.removeprefix(root).removeprefix("."): sum(flops.values()) // 2
@@ -117,10 +117,8 @@ def mac_terms(model: nn.Module, axes: Sequence[Axis], example: Tensor) -> tuple[
     """
     owned: dict[str, tuple[tuple[str, int], ...]] = {}
     for axis in axes:
-        if axis.spec.owner and axis.spec.layer:
-            owned[axis.spec.owner] = (
-                (f"{axis.spec.layer}.weight", 1 if axis.spec.side == "in" else 0),
-            )
+        if axis.spec.owner:
+            owned[axis.spec.owner] = ((axis.voters[0].name, axis.voters[0].dim),)
     shapes = {name: parameter.dim() for name, parameter in model.named_parameters()}
     terms = []
     for name, macs in macs_by_module(model, example).items():
@@ -251,19 +249,6 @@ def accuracy(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> tuple
         hits5 += int(right.any(1).sum())
         seen += len(y)
     return round(100 * hits1 / seen, 3), round(100 * hits5 / seen, 3), seen
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Make sure that the model has an output for every label.
-
-    Raises:
-        DataError: It has not.
-    """
-    if int(labels.max()) >= classes:
-        raise DataError(
-            f"The data has a label {int(labels.max())}, but the model tells only {classes} classes "
-            "apart; evaluate on the data it was made for."
-        )
 
 
 def _batch(model: nn.Module, example: Tensor, batch: int) -> Tensor:

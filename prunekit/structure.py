@@ -28,6 +28,11 @@ def copy_with(model: M, make: Callable[[str, Tensor], Tensor]) -> M:
     return copy.deepcopy(model, memo)
 
 
-def weightless(model: M) -> M:
-    """Copy a model to the meta device, where running it takes no memory and little time."""
-    return copy_with(model, lambda _, tensor: torch.empty_like(tensor, device="meta"))
+def weightless(model: M, example: Tensor) -> tuple[M, Tensor]:
+    """Copy a model and its input to the meta device, in float32.
+
+    Running the copy takes no memory and little time, and tells all shapes.
+    """
+    shell = copy_with(model, lambda _, tensor: torch.empty_like(tensor, device="meta"))
+    inputs = torch.empty_like(example, device="meta")
+    return shell.float(), inputs.float() if inputs.is_floating_point() else inputs

@@ -41,7 +41,15 @@ def attention_axes(
     return [
         *specs,
         AxisSpec(f"{name}.qk", "head_dim", ties=qk, groups=heads, match=name, rounded=False),
-        AxisSpec(f"{name}.v", "head_dim", ties=(*v, proj), groups=heads, match=name, rounded=False),
+        AxisSpec(
+            f"{name}.v",
+            "head_dim",
+            ties=(*v, proj),
+            owner=name,
+            groups=heads,
+            match=name,
+            rounded=False,
+        ),
     ]
 
 
