@@ -1,0 +1,299 @@
+"""Criteria against their papers, and against what a criterion may and may not do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import references
+import torch
+from conftest import CLASSES, FAMILIES, axes_of, toy, traced
+from torch.nn import functional as F
+
+from prunekit.axis import AUX, Axis, AxisSpec, Member
+from prunekit.calibrate import gather_gradients
+from prunekit.criteria import CRITERIA
+from prunekit.criteria.base import Criterion
+from prunekit.errors import CriterionError, DataError
+
+BUILT_IN = CRITERIA.builtin_names()
+
+
+def one_axis(*weights: torch.Tensor, role: str = "w") -> Axis:
+    """Make an axis of plain matrices; the rows are the slices."""
+    size = len(weights[0])
+    rows = torch.arange(size).unsqueeze(1)
+    members = tuple(Member(f"w{n}", role, 0, rows, w) for n, w in enumerate(weights))
+    return Axis(AxisSpec("toy", "w", "w0"), size, members)
+
+
+def with_gradients(name: str) -> list[Axis]:
+    model, images, axes = traced(name)
+    return gather_gradients(model, axes, [(images, torch.tensor([0, 3]))])
+
+
+def assert_scores(name: str, expected, axes=None, rtol=1e-9, **options):
+    axes = axes or traced(name)[2]
+    scores = CRITERIA.get(expected[0]).configure(**options)(axes)
+    for axis, score in zip(axes, scores, strict=True):
+        np.testing.assert_allclose(score, expected[1](axis), rtol=rtol, err_msg=axis.name)
+
+
+# --- the numbers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("p", [1, 2])
+def test_magnitude_is_the_power_mean_of_the_weights(family, p):
+    def reference(axis):
+        return references.magnitude(references.layers_of(axis), p)
+
+    assert_scores(family, ("magnitude", reference), p=p)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lamp_is_the_paper_s_score_of_slices(family):
+    assert_scores(family, ("lamp", lambda axis: references.lamp(references.layers_of(axis))))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dimap_is_the_mean_relative_distortion(family):
+    assert_scores(family, ("dimap", lambda axis: references.dimap(references.layers_of(axis))))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fpgm_is_the_sum_of_distances(family):
+    # Distances are computed in float32, by way of squares that cancel.
+    def reference(axis):
+        return references.fpgm(references.layers_of(axis))
+
+    assert_scores(family, ("fpgm", reference), rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("square", [False, True])
+def test_taylor_is_the_first_order_change_of_the_loss(family, square):
+    def reference(axis):
+        weights = references.layers_of(axis)
+        gradients = references.layers_of(axis, lambda member: member.grad)
+        return references.taylor(weights, gradients, square)
+
+    axes = with_gradients(family)
+    # A sum of terms that cancel is only as exact as its largest term.
+    rtol = 1e-5 if square else 1e-9
+    assert_scores(family, ("taylor", reference), axes, rtol, square=square)
+
+
+def test_random_follows_its_seed_alone():
+    axes = traced("vit")[2]
+    first, again, other = (CRITERIA.get("random").configure(seed=s)(axes) for s in (1, 1, 2))
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
+def test_single_weights_as_slices_make_dimap_and_lamp_the_paper_s_equation():
+    weights = torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
+    expected = references.eq10([float(w) ** 2 for w in weights.double()])
+    for name in ("dimap", "lamp"):
+        (score,) = CRITERIA.get(name)([one_axis(weights)])
+        np.testing.assert_allclose(score, expected, rtol=1e-12)
+
+
+def test_aux_members_have_no_vote():
+    axis = one_axis(torch.rand(4, 3))
+    extra = replace(one_axis(torch.rand(4, 3) * 100, role=AUX).members[0], name="aux")
+    both = replace(axis, members=(*axis.members, extra))
+    for name in ("magnitude", "lamp", "dimap", "fpgm"):
+        assert torch.equal(CRITERIA.get(name)([axis])[0], CRITERIA.get(name)([both])[0])
+
+
+# --- properties ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scaling_a_layer_leaves_dimap_alone_but_not_lamp(family):
+    axes = traced(family)[2]
+    scaled = [_scaled(axis) for axis in axes]
+    dimap, lamp = CRITERIA.get("dimap"), CRITERIA.get("lamp")
+    for before, after in zip(dimap(axes), dimap(scaled), strict=True):
+        torch.testing.assert_close(before, after)
+    lamps = zip(lamp(axes), lamp(scaled), strict=True)
+    assert any(not torch.allclose(before, after) for before, after in lamps)
+
+
+def _scaled(axis: Axis) -> Axis:
+    first = axis.voters[0]
+    scaled = replace(first, weight=first.weight * 8)
+    return replace(axis, members=tuple(scaled if m is first else m for m in axis.members))
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "random"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_permuting_slices_permutes_scores(family, name):
+    criterion = CRITERIA.get(name)
+    axes = with_gradients(family) if criterion.needs == "gradients" else traced(family)[2]
+    orders = [
+        torch.randperm(axis.size, generator=torch.Generator().manual_seed(1)) for axis in axes
+    ]
+    permuted = [_permuted(axis, order) for axis, order in zip(axes, orders, strict=True)]
+    for before, after, order in zip(criterion(axes), criterion(permuted), orders, strict=True):
+        torch.testing.assert_close(before[order], after, rtol=1e-4, atol=0)
+
+
+def _permuted(axis: Axis, order: torch.Tensor) -> Axis:
+    return replace(axis, members=tuple(replace(m, index=m.index[order]) for m in axis.members))
+
+
+@pytest.mark.parametrize("name", ["lamp", "dimap"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_slice_standing_scores_one(family, name):
+    for score in CRITERIA.get(name)(traced(family)[2]):
+        assert score.max() == 1
+        assert (score == 1).sum() == 1
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_scoring_leaves_the_model_untouched(name):
+    model, images = toy("swin")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    axes = gather_gradients(model, axes_of(model, images), [(images, torch.tensor([0, 1]))])
+    CRITERIA.get(name)(axes)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["magnitude", "lamp", "dimap", "fpgm"])
+def test_a_layer_of_zeros_gets_finite_scores(name):
+    (score,) = CRITERIA.get(name)([one_axis(torch.zeros(3, 2), torch.ones(3, 2))])
+    assert torch.isfinite(score).all()
+
+
+# --- gradients -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_those_of_the_mean_loss_over_all_images(family):
+    model, images = toy(family)
+    many = torch.randn(5, *images.shape[1:], generator=torch.Generator().manual_seed(3))
+    labels = torch.tensor([0, 1, 2, 3, 4])
+    uneven = [(many[:3], labels[:3]), (many[3:], labels[3:])]
+    axes = gather_gradients(model, axes_of(model, images), uneven)
+
+    F.cross_entropy(model(many), labels).backward()
+
+    voters = {m.name: m for axis in axes for m in axis.voters}
+    expected = dict(model.named_parameters())
+    for name, member in voters.items():
+        assert member.grad.abs().max() > 0
+        torch.testing.assert_close(member.grad, expected[name].grad, rtol=1e-4, atol=1e-6)
+    assert all(m.grad is None for axis in axes for m in axis.members if m.role == AUX)
+
+
+def test_gathering_gradients_leaves_no_trace_in_the_model():
+    model, images = toy("vit")
+    model.blocks[0].mlp.fc1.weight.requires_grad_(False)
+    model.train()
+    (axis, *_) = gather_gradients(
+        model, axes_of(model, images, "mlp"), [(images, torch.tensor([0, 1]))]
+    )
+    assert axis.voters[0].grad is not None
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert frozen == ["blocks.0.mlp.fc1.weight"]
+
+
+def test_labels_and_images_that_do_not_fit_are_refused():
+    model, images, axes = traced("vit")
+    with pytest.raises(DataError, match=rf"label {CLASSES}.* {CLASSES} classes"):
+        gather_gradients(model, axes, [(images, torch.tensor([0, CLASSES]))])
+    with pytest.raises(DataError, match="no calibration images"):
+        gather_gradients(model, axes, [])
+
+
+# --- the contract ----------------------------------------------------------------------
+
+
+def bad(*scores: object) -> Criterion:
+    return Criterion("bad", lambda axes: scores)
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (torch.zeros(2), r"'bad'.*axis 'toy' with shape \(2,\); expected \(3,\)"),
+        (torch.zeros(3, 1), r"'bad'.*axis 'toy' with shape \(3, 1\); expected \(3,\)"),
+        ([1.0, 2.0, 3.0], r"'bad'.*axis 'toy' with shape list; expected \(3,\)"),
+        (torch.tensor([1, float("nan"), 2]), r"'bad' scored 1 of the 3 slices of axis 'toy' NaN"),
+        (torch.tensor([1, float("inf"), -float("inf")]), r"2 of the 3 .* axis 'toy' NaN or inf"),
+    ],
+)
+def test_a_score_that_is_not_a_finite_number_per_slice_is_refused(score, message):
+    with pytest.raises(CriterionError, match=message):
+        bad(score)([one_axis(torch.rand(3, 2))])
+
+
+def test_too_few_scores_are_refused():
+    with pytest.raises(CriterionError, match="'bad' returned 0 scores for 1 axes"):
+        bad()([one_axis(torch.rand(3, 2))])
+
+
+def test_scores_come_back_as_float64_without_history():
+    weight = torch.rand(3, 2, requires_grad=True)
+    criterion = Criterion("sum", lambda axes: [axes[0].reduce(lambda m: m.weight)])
+    (score,) = criterion([one_axis(weight)])
+    assert score.dtype == torch.float64
+    assert not score.requires_grad
+
+
+def test_configure_returns_a_copy_and_keeps_earlier_options():
+    def function(axes, *, first: int = 1, second: int = 2):
+        return [first * 10 + second]
+
+    plain = Criterion("two", function)
+    both = plain.configure(first=3).configure(second=4)
+    assert both.options == {"first": 3, "second": 4}
+    assert plain.options == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("magnitude", {"pp": 1}, r"option of criterion 'magnitude'.*'pp'.*Did you mean 'p'"),
+        ("magnitude", {"p": 1.0}, r"'p' of criterion 'magnitude' got 1.0; expected int"),
+        ("taylor", {"square": 1}, r"'square' of criterion 'taylor' got 1; expected bool"),
+        ("dimap", {"p": 1}, r"'dimap' has no options"),
+    ],
+)
+def test_options_that_do_not_exist_or_fit_are_refused(name, options, message):
+    with pytest.raises(CriterionError, match=message):
+        CRITERIA.get(name).configure(**options)
+
+
+def test_magnitude_refuses_other_powers():
+    with pytest.raises(CriterionError, match="'p' of criterion 'magnitude' got 3"):
+        CRITERIA.get("magnitude").configure(p=3)([one_axis(torch.rand(3, 2))])
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "text", "value"),
+    [
+        ("magnitude", "p", "1", 1),
+        ("random", "seed", "-7", -7),
+        ("taylor", "square", "true", True),
+        ("taylor", "square", "0", False),
+    ],
+)
+def test_option_text_is_read_as_the_default_s_type(name, option, text, value):
+    parsed = CRITERIA.get(name).parse(option, text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "text"),
+    [("magnitude", "p", "one"), ("magnitude", "p", "1.5"), ("taylor", "square", "perhaps")],
+)
+def test_unreadable_option_text_is_refused(name, option, text):
+    with pytest.raises(CriterionError, match=f"{option!r} of criterion {name!r} got {text!r}"):
+        CRITERIA.get(name).parse(option, text)

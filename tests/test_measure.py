@@ -1,0 +1,169 @@
+"""Costs, counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TOYS, adapter_of, kinds_of, of_kind, random_plan, traced
+from torch import nn
+from torch.nn import functional as F
+
+from prunekit.errors import DataError
+from prunekit.graph import shrunk
+from prunekit.measure import (
+    accuracy,
+    latency,
+    mac_terms,
+    macs_by_module,
+    param_terms,
+    peak_memory,
+    stats,
+)
+from prunekit.plan import Budget, make_plan
+
+FLOAT = 4  # bytes
+
+
+def macs(model, example):
+    return sum(macs_by_module(model, example).values())
+
+
+# --- multiply-accumulates --------------------------------------------------------------------
+
+
+def test_macs_of_a_linear_layer_are_its_weights_per_token():
+    assert macs(nn.Linear(6, 10), torch.randn(2, 7, 6)) == 7 * 6 * 10
+
+
+def test_macs_of_a_convolution_are_its_weights_per_output_pixel():
+    plain = nn.Conv2d(3, 8, kernel_size=3, stride=2)
+    assert macs(plain, torch.randn(2, 3, 9, 9)) == (4 * 4) * 8 * 3 * 9
+    depthwise = nn.Conv2d(8, 8, kernel_size=3, padding=1, groups=8)
+    assert macs(depthwise, torch.randn(2, 8, 5, 5)) == (5 * 5) * 8 * 9
+
+
+def test_macs_of_attention_are_those_of_its_two_products():
+    class Attention(nn.Module):
+        def forward(self, x):
+            return F.scaled_dot_product_attention(x, x, x)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn, self.last = Attention(), nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.last(self.attn(x))
+
+    heads, tokens, dim = 3, 7, 4
+    own = macs_by_module(Model(), torch.randn(2, heads, tokens, dim))
+    assert own["attn"] == 2 * heads * tokens * tokens * dim
+    assert own["last"] == heads * tokens * dim * 5
+    assert sum(own.values()) == own["attn"] + own["last"]
+
+
+def test_stats_count_parameters_and_bytes():
+    model = nn.Sequential(nn.Linear(6, 10), nn.BatchNorm1d(10))
+    found = stats(model, torch.randn(2, 6))
+    assert found.params == 6 * 10 + 10 + 2 * 10
+    # The running mean and variance in float32, and the number of batches as one int64.
+    assert found.size_bytes == FLOAT * (found.params + 2 * 10) + 8
+    assert found.macs == 6 * 10
+
+
+CASES = [(name, kind) for name in TOYS for kind in [*kinds_of(name), "all"]]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_a_plan_by_macs_predicts_the_small_model_s_macs_exactly(name, kind):
+    model, images, axes = traced(name)
+    axes = of_kind(axes, kind)
+    scores = [torch.arange(axis.size, dtype=torch.float64) for axis in axes]
+    terms = mac_terms(model, axes, images)
+    whole = sum(term.cost for term in terms)
+    assert whole == stats(model, images).macs
+    budget = Budget(0.15, "macs", whole, terms)
+    plan = make_plan(axes, scores, budget, scope="axis", floor=0, multiple=1)
+    small = shrunk(model, axes, plan, adapter_of(name))
+    assert whole * (1 - plan.got) == pytest.approx(stats(small, images).macs, rel=1e-12)
+    assert plan.got > 0.1
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_param_terms_add_up_to_the_parameters(name):
+    model, images, _ = traced(name)
+    assert sum(term.cost for term in param_terms(model)) == stats(model, images).params
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_pruned_model_costs_less_of_everything(name):
+    model, images, axes = traced(name)
+    small = shrunk(model, axes, random_plan(axes, 0.5), adapter_of(name))
+    before, after = stats(model, images), stats(small, images)
+    assert after.params < before.params
+    assert after.macs < before.macs
+    assert after.size_bytes < before.size_bytes
+
+
+# --- memory and time ---------------------------------------------------------------------------
+
+
+def test_peak_memory_of_two_layers_is_both_activations_of_the_larger_step():
+    model = nn.Sequential(nn.Linear(6, 100), nn.Linear(100, 50), nn.Linear(50, 3))
+    # The second layer reads 100 values and writes 50; nothing else is alive meanwhile.
+    # The first's input was there before, and the last step holds 50 + 3.
+    assert peak_memory(model, torch.randn(2, 6), batch=8) == 8 * (100 + 50) * FLOAT
+
+
+def test_peak_memory_of_a_two_layer_mlp_is_its_hidden_and_output_values():
+    model = nn.Sequential(nn.Linear(6, 100), nn.ReLU(inplace=True), nn.Linear(100, 3))
+    assert peak_memory(model, torch.randn(2, 6), batch=4) == 4 * (100 + 3) * FLOAT
+
+
+def test_latency_times_each_model_at_the_batch_size_asked_for():
+    class Counting(nn.Linear):
+        batches: list[int]
+
+        def forward(self, x):
+            self.batches.append(len(x))
+            return super().forward(x)
+
+    models = [Counting(3, 3), Counting(3, 3)]
+    for model in models:
+        model.batches = []
+    times = latency(models, torch.randn(2, 3), batch=5)
+    assert all(0 < found.low <= found.median <= found.high for found in times)
+    assert models[0].batches == models[1].batches
+    assert set(models[0].batches) == {5}
+
+
+# --- accuracy ------------------------------------------------------------------------------------
+
+
+class Fixed(nn.Module):
+    """Gives every image the logits that are the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return x
+
+
+def test_accuracy_counts_first_and_first_five_places_over_all_batches():
+    ranking = torch.arange(8.0)  # class 7 first, then 6, 5, 4, 3
+    batches = [
+        (ranking.repeat(3, 1), torch.tensor([7, 6, 3])),
+        (ranking.repeat(1, 1), torch.tensor([2])),
+    ]
+    assert accuracy(Fixed(), batches) == (25.0, 75.0, 4)
+
+
+def test_accuracy_of_few_classes_looks_no_further_than_there_are():
+    assert accuracy(Fixed(), [(torch.eye(3), torch.tensor([0, 1, 0]))]) == (66.667, 100.0, 3)
+
+
+def test_a_label_outside_the_classes_is_refused():
+    with pytest.raises(DataError, match="label 3, but the model tells only 3 classes"):
+        accuracy(Fixed(), [(torch.eye(3), torch.tensor([0, 1, 3]))])
