@@ -29,11 +29,12 @@ from .adapters import ADAPTERS
 from .adapters.base import Adapter
 from .data import InputSpec
 from .errors import ArtifactError, WeightsError
-from .graph import shrunk, trace
+from .graph import trace
 from .models import Architecture, fill
 from .plan import Plan
 from .provenance import versions
 from .result import Result
+from .shrink import shrunk
 
 FORMAT = 1
 WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"

@@ -126,9 +126,15 @@ class Member:
         return rows[self.index.to(values.device)].flatten(1)
 
     def per_slice(self, values: Tensor) -> Tensor:
-        """Add up an elementwise quantity, shaped like `weight`, over each slice, (size,)."""
-        rows = values.movedim(self.dim, 0).flatten(1).sum(1)
-        return rows[self.index.to(values.device)].sum(1)
+        """Add up an elementwise quantity, shaped like `weight`, over each slice.
+
+        Returns:
+            (size,) float64, on the device of `values`. Within one position the sum is taken in
+            the dtype of `values`, which should be float32 or better.
+        """
+        others = [dim for dim in range(values.dim()) if dim != self.dim]
+        sums = values.sum(others) if others else values  # sum([]) would be over everything
+        return sums.double()[self.index.to(values.device)].sum(1)
 
     @property
     def weights_per_slice(self) -> int:

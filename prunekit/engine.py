@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import fnmatch
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import zoo
-from .adapters.base import Adapter, adapter_for, select
-from .axis import Axis, AxisSpec
+from .adapters.base import Adapter
+from .axis import Axis
 from .calibrate import gather_gradients
 from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
-from .data import Data, InputSpec, batches, open_data
-from .errors import AdapterError, BudgetError, CriterionError, DataError, ParityError
-from .graph import mask_, shrunk, trace
+from .data import Data, batches
+from .errors import BudgetError, CriterionError, DataError, ParityError
+from .graph import trace
 from .measure import (
     EVAL_BATCH,
     Stats,
     accuracy,
-    find_device,
     latencies,
     mac_terms,
     param_terms,
     peak_memory,
     stats,
 )
-from .models import Architecture, build
 from .plan import BYS, CLOSE_ENOUGH, Budget, By, Plan, make_plan
 from .provenance import processor, versions
 from .registry import unknown
 from .result import Parity, Result
+from .shrink import masked, shrunk
 from .structure import copy_with
+from .subject import Subject, find_images, find_specs, find_subject
 
 CALIBRATION_BATCH = 64  # images in a forward and backward pass
 TOLERANCE = 1e-4  # largest difference from the masked model, of its output's scale
@@ -101,11 +99,11 @@ def prune(
     scope = scope or chosen.scope
     steps = _Steps(on_step)
     with steps("build"):
-        subject = _subject(model, weights, adapter, example_input, device, seed)
-        images = _images(subject, data, data_dir, evaluate or chosen.needs != "nothing")
+        subject = find_subject(model, weights, adapter, example_input, device, seed)
+        images = find_images(subject, data, data_dir, evaluate or chosen.needs != "nothing")
     with steps("trace"):
         kinds = tuple(axes or subject.adapter.default_kinds)
-        specs = _specs(subject, kinds, include, exclude)
+        specs = find_specs(subject, kinds, include, exclude)
         traced = trace(subject.model, specs, subject.adapter, subject.example)
     with steps("score"):
         scores = chosen(_informed(traced, chosen, subject, images, calibration, seed))
@@ -113,10 +111,9 @@ def prune(
         budget = _filled(budget, traced, subject)
         plan = make_plan(traced, scores, budget, scope=scope, floor=floor, multiple=multiple)
     with steps("shrink"):
-        silenced = _masked_output(subject, traced, plan)
         small = shrunk(subject.model, traced, plan, subject.adapter).eval()
     with steps("verify"):
-        parity = _parity(silenced, small, subject.example)
+        parity = _verified(subject, small, traced, plan)
     with steps("measure"):
         before, after = _measured((subject.model, small), subject.example, images, evaluate)
     recipe = {
@@ -136,12 +133,19 @@ def prune(
         "seed": seed,
         **_setting(small),
     }
-    warnings = (*subject.warnings, *_misses(plan, multiple))
-    found = {axis.name: axis.kind for axis in traced}
-    architecture = subject.architecture
-    return Result(
-        small, plan, before, after, parity, recipe, steps.seconds, warnings, architecture, found
+    result = Result(
+        small,
+        plan,
+        before,
+        after,
+        parity,
+        recipe,
+        steps.seconds,
+        warnings=subject.warnings,
+        architecture=subject.architecture,
+        kinds={axis.name: axis.kind for axis in traced},
     )
+    return replace(result, warnings=(*result.warnings, *_misses(result)))
 
 
 def configure(criterion: str | Criterion, seed: int) -> Criterion:
@@ -163,23 +167,6 @@ def configure(criterion: str | Criterion, seed: int) -> Criterion:
     if "seed" in criterion.defaults and "seed" not in criterion.options:
         criterion = criterion.configure(seed=seed)
     return criterion
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """The model at hand, and what is known about it."""
-
-    model: nn.Module
-    adapter: Adapter
-    example: Tensor
-    architecture: Architecture | None
-    weights: str
-    warnings: tuple[str, ...]
-
-    def origin(self) -> dict[str, Any]:
-        built = self.architecture
-        arch = built.name if built else type(self.model).__name__
-        return {"arch": arch, "weights": self.weights, "adapter": self.adapter.name}
 
 
 class _Steps:
@@ -208,75 +195,10 @@ def _precheck(ratio: float, by: str, scope: str | None, calibration: int) -> Bud
     return Budget(ratio, next(known for known in BYS if known == by), total=0)
 
 
-def _subject(
-    model: nn.Module | str,
-    weights: str,
-    adapter: Adapter | None,
-    example: Tensor | None,
-    device: str,
-    seed: int,
-) -> _Subject:
-    architecture: Architecture | None = None
-    source, warnings = "the caller's", tuple[str, ...]()
-    if isinstance(model, str):
-        built = build(model, weights, seed)
-        model, architecture = built.model, built.architecture
-        source, warnings = built.weights, built.warnings
-        model = model.to(find_device(device))
-    elif device != "auto":
-        target = find_device(device)
-        model = copy_with(model, lambda _, tensor: tensor.to(target))
-    adapter = adapter or adapter_for(model)
-    if example is None:
-        if not hasattr(model, "pretrained_cfg"):
-            raise AdapterError(
-                f"{type(model).__name__} is not a timm model, so its input is unknown; pass "
-                "example_input, one batch of inputs."
-            )
-        example = InputSpec.of(model).example(seed, batch=2)
-    return _Subject(model, adapter, example, architecture, source, tuple(warnings))
-
-
-def _images(
-    subject: _Subject, data: str | Path | None, data_dir: str | Path | None, wanted: bool
-) -> Data | None:
-    if data is None and subject.architecture and subject.architecture.card:
-        data = zoo.DATA
-    return open_data(str(data), subject.model, data_dir) if wanted and data is not None else None
-
-
-def _specs(
-    subject: _Subject, kinds: Sequence[str], include: Sequence[str], exclude: Sequence[str]
-) -> list[AxisSpec]:
-    """Return the axes that may shrink."""
-    declared = select(subject.adapter.axes(subject.model), kinds, subject.adapter)
-    for pattern in (*include, *exclude):
-        if not any(fnmatch.fnmatchcase(spec.name, pattern) for spec in declared):
-            raise AdapterError(
-                f"The pattern {pattern!r} matches no axis; the axes are called like "
-                f"{', '.join(spec.name for spec in declared[:3])}."
-            )
-    chosen = [
-        spec
-        for spec in declared
-        if (not include or any(fnmatch.fnmatchcase(spec.name, p) for p in include))
-        and not any(fnmatch.fnmatchcase(spec.name, p) for p in exclude)
-    ]
-    if not chosen:
-        raise AdapterError("The patterns leave no axis to shrink; exclude less, or include more.")
-    torn = {s.match for s in chosen if s.match} & {s.match for s in declared if s not in chosen}
-    if torn:
-        raise AdapterError(
-            f"The patterns separate axes of {min(map(str, torn))!r} that must keep equally many "
-            "slices; include or exclude them together."
-        )
-    return chosen
-
-
 def _informed(
     axes: list[Axis],
     criterion: Criterion,
-    subject: _Subject,
+    subject: Subject,
     images: Data | None,
     calibration: int,
     seed: int,
@@ -293,7 +215,7 @@ def _informed(
     return gather_gradients(subject.model, axes, drawn)
 
 
-def _filled(budget: Budget, axes: Sequence[Axis], subject: _Subject) -> Budget:
+def _filled(budget: Budget, axes: Sequence[Axis], subject: Subject) -> Budget:
     """Put the model's costs into the budget."""
     if budget.by == "slices":
         return replace(budget, total=float(sum(axis.size for axis in axes)))
@@ -304,37 +226,42 @@ def _filled(budget: Budget, axes: Sequence[Axis], subject: _Subject) -> Budget:
     return replace(budget, total=sum(term.cost for term in terms), terms=terms)
 
 
+def _verified(subject: Subject, small: nn.Module, axes: Sequence[Axis], plan: Plan) -> Parity:
+    """Prove that the small model computes what the masked one does.
+
+    Raises:
+        ParityError: It does not, or nothing could be proved.
+    """
+    silenced = _output(masked(subject.model, axes, plan), subject.example)
+    if not silenced.any():
+        # An untrained head of zeros makes any two models agree: prove the same cut with noise.
+        noisy = copy_with(subject.model, _noise_for_zeros)
+        silenced = _output(masked(noisy, axes, plan), subject.example)
+        small = shrunk(noisy, axes, plan, subject.adapter)
+    return _parity(silenced, small, subject.example)
+
+
+def _noise_for_zeros(name: str, tensor: Tensor) -> Tensor:
+    if tensor.dim() < 2 or tensor.any():
+        return tensor
+    return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
+
+
 @torch.inference_mode()
-def _masked_output(subject: _Subject, axes: Sequence[Axis], plan: Plan) -> Tensor:
-    """Return what the large model computes with the removed slices silenced."""
-    masked = copy_with(subject.model, lambda _, tensor: tensor.clone())
-    mask_(masked, axes, plan)
-    return _output(masked, subject.example)
-
-
 def _output(model: nn.Module, example: Tensor) -> Tensor:
-    """Return the output in float32, or the features if an untrained head gives only zeros."""
-    model = model.eval().float()
-    x = example.to(next(model.parameters()).device, torch.float32)
-    output: Tensor = model(x)
-    if not output.any() and hasattr(model, "forward_features"):
-        features: Any = model.forward_features
-        output = features(x)
+    """Return the output in float32; a model of another precision is copied."""
+    if next(model.parameters()).dtype != torch.float32:
+        model = copy_with(model, lambda _, tensor: tensor.clone()).float()
+    output: Tensor = model.eval()(example.to(next(model.parameters()).device).float())
     return output
 
 
-@torch.inference_mode()
 def _parity(silenced: Tensor, small: nn.Module, example: Tensor) -> Parity:
-    """Compare the small model with the masked one.
-
-    Raises:
-        ParityError: They differ, or the output is so trivial that they could not.
-    """
+    """Compare the small model with the masked one's output."""
     dtype = next(small.parameters()).dtype
     # The scale of attention is folded into the weights, which half precision rounds once.
     tolerance = max(TOLERANCE, torch.finfo(dtype).eps if dtype.itemsize < 4 else 0)
-    exact = small if dtype == torch.float32 else copy_with(small, lambda _, tensor: tensor.clone())
-    found = _output(exact, example)
+    found = _output(small, example)
     difference = float((found - silenced).abs().max())
     scale = float(silenced.abs().max())
     parity = Parity(difference, scale, tolerance)
@@ -383,10 +310,12 @@ def _setting(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _misses(plan: Plan, multiple: int) -> list[str]:
-    if abs(plan.got - plan.asked) <= CLOSE_ENOUGH:
+def _misses(result: Result) -> list[str]:
+    recipe = result.recipe
+    if abs(result.got - recipe["ratio"]) <= CLOSE_ENOUGH:
         return []
     return [
-        f"Asked to remove {plan.asked:.1%} of {plan.by}, got {plan.got:.1%}: whole slices and "
-        f"multiples of {multiple} come no closer."
+        f"Asked to remove {recipe['ratio']:.1%} of {recipe['by']}, got {result.got:.1%}: in steps "
+        f"of whole slices and multiples of {recipe['multiple']}, the order of the scores passes no "
+        "nearer point."
     ]

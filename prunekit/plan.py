@@ -1,10 +1,4 @@
-"""Scores -> what stays: pure arithmetic, in the coordinates of the original model.
-
-Pruning is seen as one long chain of small events, each lowering one axis to its next
-allowed size. Their order follows from the scores and the scope alone; the budget only
-decides how far along the chain to go. So a larger ratio always removes a superset, and
-the budget is met to within one event.
-"""
+"""Scores -> what stays: pure arithmetic, in the coordinates of the original model."""
 
 from __future__ import annotations
 
@@ -18,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .axis import Axis, cuts
+from .chain import Event, Unit, counts_after, make_chain, make_units
 from .errors import ArtifactError, BudgetError
 
 By = Literal["params", "macs", "slices"]
@@ -124,7 +119,9 @@ def make_plan(
     """Choose what stays.
 
     Within a scope slices leave in ascending order of score; different scopes lose the same
-    fraction of their slices, as far as floors allow.
+    fraction of their slices, as far as floors allow. That makes a chain of events, and the
+    plan is the point on it nearest to the budget. Only where that misses the budget by more
+    than `CLOSE_ENOUGH` are smaller events from further along pulled forward.
 
     Args:
         axes: What may shrink.
@@ -137,7 +134,7 @@ def make_plan(
             1 rounds nothing.
 
     Returns:
-        The plan on the chain of events whose cost is nearest to the budget.
+        The plan; a larger ratio never gets less removed.
 
     Raises:
         BudgetError: An argument is out of range, or the ratio out of reach; the message
@@ -147,12 +144,12 @@ def make_plan(
         raise BudgetError(f"The floor is {floor}; expected a fraction from 0 to 1.")
     if multiple < 1:
         raise BudgetError(f"The multiple is {multiple}; expected 1 or more.")
-    units = _units(axes, scores)
-    chain = _chain(units, scope, floor, multiple)
+    units = make_units(axes, scores)
+    chain = make_chain(units, scope, floor, multiple)
     cost = _Cost(units, budget)
     counts = _solve(chain, units, cost, budget)
     got = 1 - cost(counts) / budget.total
-    reachable = 1 - cost(_counts(units, chain)) / budget.total
+    reachable = 1 - cost(counts_after(units, chain)) / budget.total
     if budget.ratio - reachable > CLOSE_ENOUGH:
         raise BudgetError(_out_of_reach(budget, reachable, axes, floor, multiple))
     if got == 0:
@@ -168,119 +165,7 @@ def make_plan(
     return Plan(ordered, {axis.name: axis.size for axis in axes}, budget.by, budget.ratio, got)
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """Axes that must keep equally many slices per group; mostly just one axis.
-
-    Attributes:
-        axes: The axes.
-        orders: Per axis, the slices of each group, best first, (groups, length).
-        ranked: The mean score of the r-th best slices of all groups, (length,), descending.
-    """
-
-    axes: tuple[Axis, ...]
-    orders: tuple[Tensor, ...]
-    ranked: tuple[float, ...]
-
-    @property
-    def length(self) -> int:
-        return len(self.ranked)
-
-    @property
-    def slices_per_step(self) -> int:
-        return sum(axis.spec.groups for axis in self.axes)
-
-
-@dataclass(frozen=True)
-class _Event:
-    """Unit number `unit` goes down to `count` slices per group, at time `time` in [0, 1]."""
-
-    time: float
-    unit: int
-    count: int
-
-
-def _units(axes: Sequence[Axis], scores: Sequence[Tensor]) -> list[_Unit]:
-    together: dict[str, list[int]] = {}
-    for number, axis in enumerate(axes):
-        together.setdefault(axis.spec.match or f"axis {axis.name}", []).append(number)
-    return [_unit([(axes[n], scores[n]) for n in numbers]) for numbers in together.values()]
-
-
-def _unit(scored: Sequence[tuple[Axis, Tensor]]) -> _Unit:
-    orders, ranked = [], []
-    for axis, score in scored:
-        groups = score.view(axis.spec.groups, -1)  # (groups, length)
-        # Stable, so that ties are broken the same way everywhere: the first slices stay.
-        ordered = groups.sort(dim=1, descending=True, stable=True)
-        starts = torch.arange(axis.spec.groups).unsqueeze(1) * groups.shape[1]
-        orders.append(ordered.indices + starts)
-        ranked.append(ordered.values)
-    mean = torch.cat(ranked).mean(0)
-    return _Unit(tuple(axis for axis, _ in scored), tuple(orders), tuple(mean.tolist()))
-
-
-def _chain(units: Sequence[_Unit], scope: str, floor: float, multiple: int) -> list[_Event]:
-    """Return every event that can happen, in the order in which they do."""
-    pools: dict[str, list[int]] = {}
-    for number, unit in enumerate(units):
-        spec = unit.axes[0].spec
-        pool = {"axis": spec.name, "kind": spec.kind, "model": ""}[scope]
-        pools.setdefault(pool, []).append(number)
-    events = []
-    for members in pools.values():
-        events += _pool_events(units, members, floor, multiple)
-    return sorted(events, key=lambda event: event.time)  # stable: ties keep their order
-
-
-def _pool_events(
-    units: Sequence[_Unit], members: Sequence[int], floor: float, multiple: int
-) -> list[_Event]:
-    """Let the slices of one pool leave, worst first, and note when a size changes."""
-    leaving = []
-    for number in members:
-        ranked = units[number].ranked
-        least = max(1, math.ceil(floor * len(ranked) - 1e-9))
-        # Nothing leaves a unit before all that is ranked below it in the same unit.
-        leaving += [(ranked[rank], -rank, number) for rank in range(least, len(ranked))]
-    leaving.sort()
-    total = sum(units[number].length * units[number].slices_per_step for number in members)
-    raw = {number: units[number].length for number in members}
-    size = dict(raw)
-    gone, events = 0, []
-    for _, _, number in leaving:
-        raw[number] -= 1
-        gone += units[number].slices_per_step
-        rounded = _round(raw[number], units[number], floor, multiple)
-        if rounded < size[number]:
-            size[number] = rounded
-            events.append(_Event(gone / total, number, rounded))
-    return events
-
-
-def _round(count: int, unit: _Unit, floor: float, multiple: int) -> int:
-    """Return the allowed size nearest to `count`; of two, the smaller."""
-    if multiple == 1 or not unit.axes[0].spec.rounded:
-        return count
-    down = count // multiple * multiple
-    allowed = [
-        size
-        for size in (down, down + multiple)
-        if max(1, math.ceil(floor * unit.length - 1e-9)) <= size < unit.length
-    ]
-    return min([*allowed, unit.length], key=lambda size: (abs(size - count), size))
-
-
-def _counts(units: Sequence[_Unit], events: Sequence[_Event]) -> list[int]:
-    counts = [unit.length for unit in units]
-    for event in events:
-        counts[event.unit] = event.count
-    return counts
-
-
-def _solve(
-    chain: Sequence[_Event], units: Sequence[_Unit], cost: _Cost, budget: Budget
-) -> list[int]:
+def _solve(chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, budget: Budget) -> list[int]:
     """Return how many slices per group every unit keeps, as near to the budget as can be.
 
     Mostly that is the point on the chain next to the budget. Where one event is so large
@@ -290,8 +175,8 @@ def _solve(
     target = (1 - budget.ratio) * budget.total
     steps = _first_below(chain, units, cost, target)
     if steps == 0:
-        return _counts(units, [])
-    before, after = _counts(units, chain[: steps - 1]), _counts(units, chain[:steps])
+        return counts_after(units, [])
+    before, after = counts_after(units, chain[: steps - 1]), counts_after(units, chain[:steps])
     over, under = cost(before) - target, target - cost(after)
     if min(over, under) <= CLOSE_ENOUGH * budget.total or under < 0:
         return after if under <= over else before
@@ -301,21 +186,19 @@ def _solve(
     return _fill(chain[steps:], before, cost, target)
 
 
-def _first_below(
-    chain: Sequence[_Event], units: Sequence[_Unit], cost: _Cost, target: float
-) -> int:
+def _first_below(chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, target: float) -> int:
     """Return the fewest events that bring the cost to the target or below, by bisection."""
     low, high = 0, len(chain)  # cost never rises along the chain
     while low < high:
         middle = (low + high) // 2
-        if cost(_counts(units, chain[:middle])) > target:
+        if cost(counts_after(units, chain[:middle])) > target:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def _fill(events: Sequence[_Event], counts: Sequence[int], cost: _Cost, target: float) -> list[int]:
+def _fill(events: Sequence[Event], counts: Sequence[int], cost: _Cost, target: float) -> list[int]:
     """Let events happen in order as long as the cost stays at or above the target."""
     filled, full = list(counts), set()
     for event in events:
@@ -332,8 +215,8 @@ def _fill(events: Sequence[_Event], counts: Sequence[int], cost: _Cost, target: 
 class _Cost:
     """The cost of keeping so many slices per group of every unit."""
 
-    def __init__(self, units: Sequence[_Unit], budget: Budget):
-        self._units, self._budget = units, budget
+    def __init__(self, units: Sequence[Unit], budget: Budget):
+        self.make_units, self._budget = units, budget
         axes = [axis for unit in units for axis in unit.axes]
         self._order = {
             axis.name: order
@@ -346,7 +229,7 @@ class _Cost:
     def __call__(self, counts: Sequence[int]) -> float:
         if self._budget.by == "slices":
             return float(
-                sum(n * u.slices_per_step for n, u in zip(counts, self._units, strict=True))
+                sum(n * u.slices_per_step for n, u in zip(counts, self.make_units, strict=True))
             )
         fractions = {dim: self._fraction(dim, counts) for dim in self._cuts}
         saved = 0.0

@@ -59,7 +59,9 @@ class Registry(Generic[P]):
                 again, as a notebook does, replaces it.
         """
         taken = self._origin(name)
-        if taken is not None and taken != plugin.origin:
+        # A plug-in that is declared elsewhere registers itself when its module is imported.
+        declared = name not in self._loaded and _module(taken) == _module(plugin.origin)
+        if taken is not None and taken != plugin.origin and not declared:
             raise RegistryError(
                 f"The {self.noun} name {name!r} is taken by {taken}; choose another name "
                 f"for {plugin.origin}."
@@ -121,6 +123,10 @@ class Registry(Generic[P]):
 
     def _unknown(self, name: str) -> str:
         return unknown(self.noun, name, self.names())
+
+
+def _module(origin: str | None) -> str:
+    return (origin or "").partition(":")[0]
 
 
 def unknown(noun: str, name: str, known: Sequence[str], otherwise: str | None = None) -> str:

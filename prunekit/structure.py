@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # these work channel by channel
 
 
 def copy_with(model: M, make: Callable[[str, Tensor], Tensor]) -> M:

@@ -21,10 +21,11 @@ from .axis import AUX, Axis, AxisSpec, Member
 from .criteria import CRITERIA
 from .criteria.base import Criterion
 from .errors import PruneError
-from .graph import mask_, shrink_, shrunk, trace
+from .graph import trace
 from .measure import param_terms
 from .models import fill
 from .plan import Budget, Plan, make_plan
+from .shrink import mask_, shrink_, shrunk
 from .structure import copy_with
 
 RATIOS = (0.3, 0.6)

@@ -57,7 +57,14 @@ def test_run_prunes_measures_and_saves(arch, tmp_path, capsys):
 def test_show_prints_both_models_and_every_axis(artifact, capsys):
     assert main(["show", str(artifact)]) == 0
     out = capsys.readouterr().out
-    for expected in ("parameters", "MACs", "blocks.9.attn.head", "asked -50.00%", "parity", "holds"):
+    for expected in (
+        "parameters",
+        "MACs",
+        "blocks.9.attn.head",
+        "asked -50.00%",
+        "parity",
+        "holds",
+    ):
         assert expected in out
     assert all(len(line) <= 80 for line in out.splitlines())
 
@@ -92,7 +99,10 @@ BAD_NAMES = {
     "arch": (["--arch", "swin_micr"], "Did you mean 'swin_micro'"),
     "unlike-anything": (["--arch", "qqqqqq"], "prunekit list"),
     "criterion": (["--criterion", "dimpa"], "Did you mean 'dimap'"),
-    "option": (["--criterion", "magnitude:q=1"], "No option of criterion 'magnitude' is called 'q'"),
+    "option": (
+        ["--criterion", "magnitude:q=1"],
+        "No option of criterion 'magnitude' is called 'q'",
+    ),
     "by": (["--by", "param"], "Did you mean 'params'"),
     "scope": (["--scope", "kinds"], "Did you mean 'kind'"),
     "axes": (["--axes", "mpl"], "Did you mean 'mlp'"),
@@ -100,7 +110,10 @@ BAD_NAMES = {
     "exclude": (["--exclude", "*"], "leave no axis"),
     "device": (["--device", "tpu"], "'tpu' is not there"),
     "data": (["--data", "fashion"], "No data set or folder"),
-    "unknown-adapter": (["--arch", "resnet18", "--weights", "random"], "known: vit, swin, convnext"),
+    "unknown-adapter": (
+        ["--arch", "resnet18", "--weights", "random"],
+        "known: vit, swin, convnext",
+    ),
     "ratio-0": (["--ratio", "0"], "between 0 and 1"),
     "ratio-1": (["--ratio", "1"], "between 0 and 1"),
     "ratio-nan": (["--ratio", "nan"], "between 0 and 1"),

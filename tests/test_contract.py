@@ -28,7 +28,9 @@ def _broken(axes):
 
 
 def test_the_checks_find_a_broken_criterion():
-    problems = [check.claim for check in criterion_checks(Criterion("broken", _broken)) if check.problem()]
+    problems = [
+        check.claim for check in criterion_checks(Criterion("broken", _broken)) if check.problem()
+    ]
     assert problems == [
         "leaves weights and gradients untouched",
         "needs no more than it declares",
@@ -46,4 +48,7 @@ def test_the_checks_find_an_adapter_that_forgets_cached_attributes(monkeypatch):
 
 def test_example_axes_are_the_same_every_time():
     first, second = example_axes(), example_axes()
-    assert all((a.members[0].weight == b.members[0].weight).all() for a, b in zip(first, second, strict=True))
+    assert all(
+        (a.members[0].weight == b.members[0].weight).all()
+        for a, b in zip(first, second, strict=True)
+    )

@@ -33,7 +33,11 @@ def with_gradients(name: str) -> list[Axis]:
     return gather_gradients(model, axes, [(images, torch.tensor([0, 3]))])
 
 
-def assert_scores(name: str, expected, axes=None, rtol=1e-9, **options):
+# Weights are summed in float32, whose relative error over thousands of them stays below this.
+FLOAT32 = 1e-5
+
+
+def assert_scores(name: str, expected, axes=None, rtol=FLOAT32, **options):
     axes = axes or traced(name)[2]
     scores = CRITERIA.get(expected[0]).configure(**options)(axes)
     for axis, score in zip(axes, scores, strict=True):
@@ -81,7 +85,7 @@ def test_taylor_is_the_first_order_change_of_the_loss(family, square):
 
     axes = with_gradients(family)
     # A sum of terms that cancel is only as exact as its largest term.
-    rtol = 1e-5 if square else 1e-9
+    rtol = 1e-3 if square else FLOAT32  # terms of both signs cancel before they are squared
     assert_scores(family, ("taylor", reference), axes, rtol, square=square)
 
 
@@ -97,7 +101,7 @@ def test_single_weights_as_slices_make_dimap_and_lamp_the_paper_s_equation():
     expected = references.eq10([float(w) ** 2 for w in weights.double()])
     for name in ("dimap", "lamp"):
         (score,) = CRITERIA.get(name)([one_axis(weights)])
-        np.testing.assert_allclose(score, expected, rtol=1e-12)
+        np.testing.assert_allclose(score, expected, rtol=FLOAT32)
 
 
 def test_aux_members_have_no_vote():

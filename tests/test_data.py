@@ -143,5 +143,3 @@ def test_a_download_that_fails_says_where_the_data_is_looked_for(model, monkeypa
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", refuse)
     with pytest.raises(DataError, match=r"--data-dir.*PRUNEKIT_DATA.*fashion-mnist-mini"):
         open_data("fashion-mnist", model)
-
-

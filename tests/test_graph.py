@@ -23,7 +23,8 @@ from torch import nn
 from prunekit.adapters.base import Adapter, adapter_for
 from prunekit.axis import AxisSpec, Fold, Tie
 from prunekit.errors import AdapterError
-from prunekit.graph import mask_, shrink_, shrunk, trace
+from prunekit.graph import trace
+from prunekit.shrink import mask_, shrink_, shrunk
 from prunekit.structure import copy_with
 
 CASES = [(name, kind) for name in TOYS for kind in [*kinds_of(name), "all"]]

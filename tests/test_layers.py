@@ -12,9 +12,10 @@ import pytest
 LAYERS = (
     {"errors", "provenance", "datasets"},
     {"registry", "axis", "structure"},
+    {"chain"},
     {"criteria", "adapters", "plan", "zoo", "data"},
-    {"graph", "measure", "calibrate", "models"},
-    {"result"},
+    {"graph", "shrink", "measure", "calibrate", "models"},
+    {"result", "subject"},
     {"engine", "artifact"},
     {"evaluate", "report", "testing"},
     {"cli"},

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from prunekit.errors import DataError
-from prunekit.graph import shrunk
 from prunekit.measure import (
     accuracy,
     latency,
@@ -20,6 +19,7 @@ from prunekit.measure import (
     stats,
 )
 from prunekit.plan import Budget, make_plan
+from prunekit.shrink import shrunk
 
 FLOAT = 4  # bytes
 

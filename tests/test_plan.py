@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from prunekit.axis import Axis, AxisSpec, Fold, Member
 from prunekit.errors import ArtifactError, BudgetError
-from prunekit.graph import shrunk
 from prunekit.plan import CLOSE_ENOUGH, Budget, Plan, Term, make_plan
+from prunekit.shrink import shrunk
 
 EPS = 1e-9
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..axis import AUX, AxisSpec, Fold, Tie
+from ..errors import AdapterError
 
 
 def attention_axes(
@@ -17,6 +18,11 @@ def attention_axes(
     that each head may keep other positions; `match` makes the counts agree, since the
     reshape in the forward pass needs it.
     """
+    if getattr(attn, "gate", None) is not None:
+        raise AdapterError(
+            f"{name} gates its output, which no adapter knows how to shrink; write an adapter for "
+            "this variant and pass it with adapter=..."
+        )
     heads: int = attn.num_heads
     dim: int = attn.proj.in_features // heads
     specs = [

@@ -57,7 +57,7 @@ class Adapter(ABC):
         return "weight"
 
     def unfollowed(self, model: nn.Module) -> Iterable[str]:
-        """Name the parameters that the graph must not couple to any axis by itself."""
+        """Name parameters, or whole modules, that the graph must not couple to any axis."""
         return ()
 
     def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:  # noqa: B027  (optional)

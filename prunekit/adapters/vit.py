@@ -56,9 +56,7 @@ class ViT(Adapter):
 
     def unfollowed(self, model: nn.Module) -> list[str]:
         """Query and key norms span one head; the graph would couple them to the heads."""
-        return [
-            name for name, _ in model.named_parameters() if ".q_norm." in name or ".k_norm." in name
-        ]
+        return [name for name, _ in model.named_modules() if name.endswith((".q_norm", ".k_norm"))]
 
     def fixup(self, model: Any, left: Mapping[str, int]) -> None:
         """Reset head counts and sizes, and everything timm derives from the width."""

@@ -34,7 +34,7 @@ def dimap(axes: Sequence[Axis]) -> list[Tensor]:
 
 def _energies(axis: Axis) -> Tensor:
     """Return e_l(i), (layers, size)."""
-    return torch.stack([m.per_slice(m.weight.double().square()) for m in axis.voters])
+    return torch.stack([m.per_slice(m.weight.float().square()) for m in axis.voters])
 
 
 def distortion(energies: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def lamp(axes: Sequence[Axis]) -> list[Tensor]:
         arXiv:2010.07611, section 2. Differs: the atom is a slice, not a weight; with slices
         of one weight this is the paper's score.
     """
-    return [relative(axis.reduce(lambda member: member.weight.double().square())) for axis in axes]
+    return [relative(axis.reduce(lambda member: member.weight.float().square())) for axis in axes]
 
 
 def relative(energy: Tensor) -> Tensor:

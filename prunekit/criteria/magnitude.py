@@ -34,5 +34,5 @@ def magnitude(axes: Sequence[Axis], *, p: int = 2) -> list[Tensor]:
 
 def _power_mean(axis: Axis, p: int) -> Tensor:
     count = sum(member.weights_per_slice for member in axis.voters)
-    total = axis.reduce(lambda member: member.weight.double().abs().pow(p))
+    total = axis.reduce(lambda member: member.weight.float().abs().pow(p))
     return (total / count).pow(1 / p)

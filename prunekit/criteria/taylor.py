@@ -31,4 +31,4 @@ def taylor(axes: Sequence[Axis], *, square: bool = False) -> list[Tensor]:
 
 def _first_order(member: Member) -> Tensor:
     assert member.grad is not None, "the engine gathers gradients for criteria that need them"
-    return member.weight.double() * member.grad.double()
+    return member.weight.float() * member.grad.float()

@@ -1,0 +1,126 @@
+"""The order in which slices leave: one long chain of small events.
+
+Each event lowers one axis to its next allowed size. The order follows from the scores and
+the scope alone; the budget only decides how far along the chain to go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .axis import Axis
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Axes that must keep equally many slices per group; mostly just one axis.
+
+    Attributes:
+        axes: The axes.
+        orders: Per axis, the slices of each group, best first, (groups, length).
+        ranked: The mean score of the r-th best slices of all groups, (length,), descending.
+    """
+
+    axes: tuple[Axis, ...]
+    orders: tuple[Tensor, ...]
+    ranked: tuple[float, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.ranked)
+
+    @property
+    def slices_per_step(self) -> int:
+        return sum(axis.spec.groups for axis in self.axes)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Unit number `unit` goes down to `count` slices per group, at time `time` in [0, 1]."""
+
+    time: float
+    unit: int
+    count: int
+
+
+def make_units(axes: Sequence[Axis], scores: Sequence[Tensor]) -> list[Unit]:
+    together: dict[str, list[int]] = {}
+    for number, axis in enumerate(axes):
+        together.setdefault(axis.spec.match or f"axis {axis.name}", []).append(number)
+    return [_unit([(axes[n], scores[n]) for n in numbers]) for numbers in together.values()]
+
+
+def _unit(scored: Sequence[tuple[Axis, Tensor]]) -> Unit:
+    orders, ranked = [], []
+    for axis, score in scored:
+        groups = score.view(axis.spec.groups, -1)  # (groups, length)
+        # Stable, so that ties are broken the same way everywhere: the first slices stay.
+        ordered = groups.sort(dim=1, descending=True, stable=True)
+        starts = torch.arange(axis.spec.groups).unsqueeze(1) * groups.shape[1]
+        orders.append(ordered.indices + starts)
+        ranked.append(ordered.values)
+    mean = torch.cat(ranked).mean(0)
+    return Unit(tuple(axis for axis, _ in scored), tuple(orders), tuple(mean.tolist()))
+
+
+def make_chain(units: Sequence[Unit], scope: str, floor: float, multiple: int) -> list[Event]:
+    """Return every event that can happen, in the order in which they do."""
+    pools: dict[str, list[int]] = {}
+    for number, unit in enumerate(units):
+        spec = unit.axes[0].spec
+        pool = {"axis": spec.name, "kind": spec.kind, "model": ""}[scope]
+        pools.setdefault(pool, []).append(number)
+    events = []
+    for members in pools.values():
+        events += _pool_events(units, members, floor, multiple)
+    return sorted(events, key=lambda event: event.time)  # stable: ties keep their order
+
+
+def _pool_events(
+    units: Sequence[Unit], members: Sequence[int], floor: float, multiple: int
+) -> list[Event]:
+    """Let the slices of one pool leave, worst first, and note when a size changes."""
+    leaving = []
+    for number in members:
+        ranked = units[number].ranked
+        least = max(1, math.ceil(floor * len(ranked) - 1e-9))
+        # Nothing leaves a unit before all that is ranked below it in the same unit.
+        leaving += [(ranked[rank], -rank, number) for rank in range(least, len(ranked))]
+    leaving.sort()
+    total = sum(units[number].length * units[number].slices_per_step for number in members)
+    raw = {number: units[number].length for number in members}
+    size = dict(raw)
+    gone, events = 0, []
+    for _, _, number in leaving:
+        raw[number] -= 1
+        gone += units[number].slices_per_step
+        rounded = _round(raw[number], units[number], floor, multiple)
+        if rounded < size[number]:
+            size[number] = rounded
+            events.append(Event(gone / total, number, rounded))
+    return events
+
+
+def _round(count: int, unit: Unit, floor: float, multiple: int) -> int:
+    """Return the allowed size nearest to `count`; of two, the smaller."""
+    if multiple == 1 or not unit.axes[0].spec.rounded:
+        return count
+    down = count // multiple * multiple
+    allowed = [
+        size
+        for size in (down, down + multiple)
+        if max(1, math.ceil(floor * unit.length - 1e-9)) <= size < unit.length
+    ]
+    return min([*allowed, unit.length], key=lambda size: (abs(size - count), size))
+
+
+def counts_after(units: Sequence[Unit], events: Sequence[Event]) -> list[int]:
+    counts = [unit.length for unit in units]
+    for event in events:
+        counts[event.unit] = event.count
+    return counts

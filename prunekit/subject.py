@@ -1,0 +1,102 @@
+"""What is pruned: a model, the adapter that knows it, and the images it is for."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from . import zoo
+from .adapters.base import Adapter, adapter_for, select
+from .axis import AxisSpec
+from .data import Data, InputSpec, open_data
+from .errors import AdapterError
+from .measure import find_device
+from .models import Architecture, build
+from .structure import copy_with
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model at hand, and what is known about it."""
+
+    model: nn.Module
+    adapter: Adapter
+    example: Tensor
+    architecture: Architecture | None
+    weights: str
+    warnings: tuple[str, ...]
+
+    def origin(self) -> dict[str, Any]:
+        built = self.architecture
+        arch = built.name if built else type(self.model).__name__
+        return {"arch": arch, "weights": self.weights, "adapter": self.adapter.name}
+
+
+def find_subject(
+    model: nn.Module | str,
+    weights: str,
+    adapter: Adapter | None,
+    example: Tensor | None,
+    device: str,
+    seed: int,
+) -> Subject:
+    architecture: Architecture | None = None
+    source, warnings = "the caller's", tuple[str, ...]()
+    if isinstance(model, str):
+        built = build(model, weights, seed)
+        model, architecture = built.model, built.architecture
+        source, warnings = built.weights, built.warnings
+        model = model.to(find_device(device))
+    elif device != "auto":
+        target = find_device(device)
+        model = copy_with(model, lambda _, tensor: tensor.to(target))
+    adapter = adapter or adapter_for(model)
+    if example is None:
+        if not hasattr(model, "pretrained_cfg"):
+            raise AdapterError(
+                f"{type(model).__name__} is not a timm model, so its input is unknown; pass "
+                "example_input, one batch of inputs."
+            )
+        example = InputSpec.of(model).example(seed)
+    return Subject(model, adapter, example, architecture, source, tuple(warnings))
+
+
+def find_images(
+    subject: Subject, data: str | Path | None, data_dir: str | Path | None, wanted: bool
+) -> Data | None:
+    if data is None and subject.architecture and subject.architecture.card:
+        data = zoo.DATA
+    return open_data(str(data), subject.model, data_dir) if wanted and data is not None else None
+
+
+def find_specs(
+    subject: Subject, kinds: Sequence[str], include: Sequence[str], exclude: Sequence[str]
+) -> list[AxisSpec]:
+    """Return the axes that may shrink."""
+    declared = select(subject.adapter.axes(subject.model), kinds, subject.adapter)
+    for pattern in (*include, *exclude):
+        if not any(fnmatch.fnmatchcase(spec.name, pattern) for spec in declared):
+            raise AdapterError(
+                f"The pattern {pattern!r} matches no axis; the axes are called like "
+                f"{', '.join(spec.name for spec in declared[:3])}."
+            )
+    chosen = [
+        spec
+        for spec in declared
+        if (not include or any(fnmatch.fnmatchcase(spec.name, p) for p in include))
+        and not any(fnmatch.fnmatchcase(spec.name, p) for p in exclude)
+    ]
+    if not chosen:
+        raise AdapterError("The patterns leave no axis to shrink; exclude less, or include more.")
+    torn = {s.match for s in chosen if s.match} & {s.match for s in declared if s not in chosen}
+    if torn:
+        raise AdapterError(
+            f"The patterns separate axes of {min(map(str, torn))!r} that must keep equally many "
+            "slices; include or exclude them together."
+        )
+    return chosen
