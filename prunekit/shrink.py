@@ -23,7 +23,7 @@ def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter
     Device, dtype and `requires_grad` of every parameter stay. Sizes that layers and the
     model cache about themselves are reset.
     """
-    left = _positions_left(axes, plan)
+    left = positions_left(axes, plan)
     for name, dims in left.items():
         _replace(model, name, dims)
     _reset_sizes(model, axes, plan)
@@ -32,7 +32,7 @@ def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter
 
 def shrunk(model: M, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> M:
     """Return a smaller copy of `model`; what is removed is never copied."""
-    left = _positions_left(axes, plan)
+    left = positions_left(axes, plan)
     small = copy_with(model, lambda name, tensor: _cut(tensor, left.get(name, {}), copied=True))
     _reset_sizes(small, axes, plan)
     adapter.fixup(small, slices_left(axes, plan))
@@ -46,14 +46,14 @@ def mask_(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
     what stays, since a zero is not the same as an absence there.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name, dims in _positions_left(axes, plan).items():
+    for name, dims in positions_left(axes, plan).items():
         _silence_(tensors[name].detach(), dims)
     _mask_norms_(model, axes, plan)
 
 
 def masked(model: M, axes: Sequence[Axis], plan: Plan) -> M:
     """Return a silenced copy of `model`, to be read only: it shares what nothing cuts."""
-    left = _positions_left(axes, plan)
+    left = positions_left(axes, plan)
 
     def silenced(name: str, tensor: Tensor) -> Tensor:
         return _silence_(tensor.clone(), left[name]) if name in left else tensor
@@ -84,7 +84,7 @@ def slices_left(axes: Sequence[Axis], plan: Plan) -> dict[str, int]:
     return {axis.name: len(plan.kept[axis.name]) // axis.spec.groups for axis in axes}
 
 
-def _positions_left(axes: Sequence[Axis], plan: Plan) -> dict[str, dict[int, Tensor]]:
+def positions_left(axes: Sequence[Axis], plan: Plan) -> dict[str, dict[int, Tensor]]:
     """Return what stays of every tensor that is cut: name -> dimension -> positions."""
     masks: dict[str, dict[int, Tensor]] = {}
     for axis in axes:
