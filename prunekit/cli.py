@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import PruneError
+
+INTERRUPTED = "prunekit: interrupted; nothing was saved."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"prunekit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("prunekit: interrupted; nothing was saved.", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -136,9 +139,8 @@ def _run(options: argparse.Namespace) -> int:
             seed=options.seed,
             on_step=on_step,
         )
-        if options.out:
-            on_step("save")
-            result.save(options.out)
+    if options.out:
+        result.save(options.out)
     _print_report(result.report(), options.json)
     if not options.json:
         print(f"saved     {options.out or 'nowhere; add --out DIR to keep the model'}")
@@ -162,19 +164,24 @@ def _list(options: argparse.Namespace) -> int:
             grid.add_row(*row)
         return grid
 
-    adapters = [ADAPTERS.get(name) for name in ADAPTERS.builtin_names()]
-    cards = [zoo.card(name) for name in zoo.names()]
-    console = Console()
-    console.print(table("criteria", [(name, CRITERIA.summary(name)) for name in CRITERIA.names()]))
-    console.print(table("adapters", [(name, ADAPTERS.summary(name)) for name in ADAPTERS.names()]))
-    console.print(
-        table(
-            "architectures, besides any timm name",
-            [(c["name"], f"{c['params']:,} parameters, {c['test_top1']} % top-1") for c in cards]
-            + [pair for adapter in adapters for pair in adapter.aliases.items()],
+    short = [
+        pair for name in ADAPTERS.builtin_names() for pair in ADAPTERS.get(name).aliases.items()
+    ]
+    zoo_models = [
+        (
+            card["name"],
+            f"{card['params']:,} parameters, {card['test_top1']} % top-1 on {card['data']}",
         )
-    )
-    console.print(table("data, besides any folder of images", list(DATASETS.items())))
+        for card in map(zoo.card, zoo.names())
+    ]
+    console = Console()
+    for title, rows in (
+        ("criteria", [(name, CRITERIA.summary(name)) for name in CRITERIA.names()]),
+        ("adapters", [(name, ADAPTERS.summary(name)) for name in ADAPTERS.names()]),
+        ("architectures, besides any timm name", zoo_models + short),
+        ("data, besides any folder of images", list(DATASETS.items())),
+    ):
+        console.print(table(title, rows), "")
     return 0
 
 
@@ -245,4 +252,27 @@ def _progress(first: str) -> Iterator[Any]:
     shown = console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task(first, total=None)
-        yield lambda step: progress.update(task, description=step)
+        with _leaving_at_once(console):
+            yield lambda step: progress.update(task, description=step)
+
+
+@contextmanager
+def _leaving_at_once(console: Any) -> Iterator[None]:
+    """Let Ctrl-C end the process on the spot, while nothing is being written.
+
+    Raised inside an import, a KeyboardInterrupt is often swallowed, or turned into another
+    error, by the library that is being imported.
+    """
+
+    def leave(*_: object) -> None:
+        console.show_cursor()
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        os._exit(130)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not if it is ignored, or the caller's own
+        signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -115,7 +115,10 @@ def prune(
     with steps("verify"):
         parity = _verified(subject, small, traced, plan)
     with steps("measure"):
-        before, after = _measured((subject.model, small), subject.example, images, evaluate)
+        before, after = _measured((subject.model, small), subject.example, evaluate)
+    if evaluate and images:
+        with steps("evaluate"):
+            before, after = _tested((subject.model, small), (before, after), images)
     recipe = {
         **subject.origin(),
         "criterion": chosen.name,
@@ -280,24 +283,29 @@ def _parity(silenced: Tensor, small: nn.Module, example: Tensor) -> Parity:
 
 
 def _measured(
-    models: tuple[nn.Module, nn.Module], example: Tensor, images: Data | None, evaluate: bool
+    models: tuple[nn.Module, nn.Module], example: Tensor, timed: bool
 ) -> tuple[Stats, Stats]:
     """Return what the large and the small model cost; both are timed side by side."""
     before, after = (stats(model, example) for model in models)
-    if evaluate:
-        timed = latencies(models, example)
-        peaks = [peak_memory(model, example) for model in models]
-        before, after = (
-            replace(side, latency_ms=times, memory_bytes=peak)
-            for side, times, peak in zip((before, after), timed, peaks, strict=True)
-        )
-    if evaluate and images is not None:
-        tests = [accuracy(model, batches(images.test, EVAL_BATCH)) for model in models]
-        before, after = (
-            replace(side, top1=top1, top5=top5, images=count)
-            for side, (top1, top5, count) in zip((before, after), tests, strict=True)
-        )
-    return before, after
+    if not timed:
+        return before, after
+    times = latencies(models, example)
+    peaks = [peak_memory(model, example) for model in models]
+    return (
+        replace(before, latency_ms=times[0], memory_bytes=peaks[0]),
+        replace(after, latency_ms=times[1], memory_bytes=peaks[1]),
+    )
+
+
+def _tested(
+    models: tuple[nn.Module, nn.Module], sides: tuple[Stats, Stats], images: Data
+) -> tuple[Stats, Stats]:
+    """Add the accuracies on all test images."""
+    found = []
+    for model, side in zip(models, sides, strict=True):
+        top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))
+        found.append(replace(side, top1=top1, top5=top5, images=count))
+    return found[0], found[1]
 
 
 def _setting(model: nn.Module) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class _Graph:
             for parameter in shell.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
             self._graph = tp.DependencyGraph()
-            self._graph.build_dependency(shell, inputs, verbose=False)
+            self._graph.build_dependency(shell, (inputs,), verbose=False)
         self._modules = dict(shell.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
 

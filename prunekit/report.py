@@ -105,7 +105,7 @@ def _facts(report: Report) -> Table:
     )
     table.add_row(
         "measured",
-        f"on {recipe['device']}, {recipe['threads']} threads, seed {recipe['seed']}{tested}",
+        f"on {recipe['device']}, threads {recipe['threads']}, seed {recipe['seed']}{tested}",
     )
     table.add_row("seconds", "  ".join(f"{k} {v:.2f}" for k, v in report["seconds"].items()))
     return table
