@@ -11,7 +11,6 @@ is measured in a fresh process per model and tool. Writes benchmarks/results/eng
 
 import argparse
 import copy
-import io
 import json
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ import numpy as np
 import timm
 import torch
 import torch_pruning as tp
+from page import facts, markdown
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -38,7 +38,6 @@ from prunekit import Result, prune
 from prunekit.adapters.base import adapter_for, select
 from prunekit.data import InputSpec
 from prunekit.graph import trace
-from prunekit.provenance import processor, versions
 from prunekit.shrink import positions_left
 
 MODELS = (
@@ -357,12 +356,10 @@ def show(row: tuple) -> None:
 
 def write(args: argparse.Namespace, tables: list[Table], lines: str, problems: list[str]) -> None:
     """Write the tables with what their figures must travel with."""
-    found = ", ".join(f"{name} {version}" for name, version in versions().items())
     parts = [
         "# Speed and memory of the engine, next to torch-pruning's pruner",
         NOTE,
-        f"- command: `python {' '.join(sys.argv)}`\n- seed: {args.seed}\n"
-        f"- device: cpu ({processor()}), {args.threads} threads\n- versions: {found}",
+        facts(args.seed, args.threads),
         *[f"## {table.title}\n\n{markdown(table)}" for table in tables],
         f"## Growth\n\n{lines}",
     ]
@@ -370,13 +367,6 @@ def write(args: argparse.Namespace, tables: list[Table], lines: str, problems: l
         parts.append("## Failures of torch-pruning\n\n" + "\n".join(problems))
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text("\n\n".join(parts) + "\n")
-
-
-def markdown(table: Table) -> str:
-    table.box, table.title = box.MARKDOWN, None
-    page = Console(width=250, file=io.StringIO())
-    page.print(table)
-    return "\n".join(line.rstrip() for line in page.file.getvalue().strip().splitlines())
 
 
 if __name__ == "__main__":

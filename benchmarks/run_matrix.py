@@ -8,18 +8,17 @@ status is then 1. Writes benchmarks/results/run_matrix.md.
 """
 
 import argparse
-import io
 import sys
 import time
 from pathlib import Path
 
 import torch
+from page import facts, markdown
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from prunekit import PruneError, prune
-from prunekit.provenance import processor, versions
 
 MODELS = "swin_t,swin_b,deit_s,vit_b,convnext_t,convnextv2_tiny"
 OUT = Path(__file__).parent / "results" / "run_matrix.md"
@@ -90,21 +89,15 @@ def cell(model: str, ratio: float, seed: int) -> tuple[list[str], list[str]]:
 
 def write(args: argparse.Namespace, table: Table, remarks: list[str]) -> None:
     """Write the table with what its figures must travel with."""
-    table.box = box.MARKDOWN
-    page = Console(width=200, file=io.StringIO())
-    page.print(table)
+    parts = [
+        "# prune() on every family, random weights",
+        NOTE,
+        facts(args.seed, args.threads),
+        markdown(table),
+        "\n".join(f"- {remark}" for remark in remarks),
+    ]
     args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(
-        f"# prune() on every family, random weights\n\n{NOTE}\n\n"
-        f"- command: `python {' '.join(sys.argv)}`\n"
-        f"- seed: {args.seed}\n"
-        f"- device: cpu ({processor()}), {args.threads} threads\n"
-        f"- versions: {', '.join(f'{name} {found}' for name, found in versions().items())}\n\n"
-        + "\n".join(line.rstrip() for line in page.file.getvalue().strip().splitlines())
-        + "\n"
-        + "".join(f"\n- {remark}" for remark in remarks)
-        + ("\n" if remarks else "")
-    )
+    args.out.write_text("\n\n".join(part for part in parts if part) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ images. Prints a line per cell, and writes benchmarks/results/zoo_accuracy.md.
 """
 
 import argparse
-import io
 import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from page import facts, markdown
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +25,6 @@ from prunekit.criteria import CRITERIA
 from prunekit.data import batches, open_data
 from prunekit.measure import accuracy
 from prunekit.models import build
-from prunekit.provenance import processor, versions
 
 OUT = Path(__file__).parent / "results" / "zoo_accuracy.md"
 BATCH = 256
@@ -143,16 +142,8 @@ def table(cells: list[Cell], ratios: list[float]) -> Table:
     return laid
 
 
-def markdown(table: Table) -> str:
-    table.box = box.MARKDOWN
-    page = Console(width=250, file=io.StringIO())
-    page.print(table)
-    return "\n".join(line.rstrip() for line in page.file.getvalue().strip().splitlines())
-
-
 def heading(args: argparse.Namespace) -> list[str]:
     """Return what the figures must travel with."""
-    found = ", ".join(f"{name} {version}" for name, version in versions().items())
     return [
         "# Top-1 after pruning the zoo, before any recovery training",
         "",
@@ -160,11 +151,8 @@ def heading(args: argparse.Namespace) -> list[str]:
         "parameters; scope, axes, floor and multiple are each criterion's and adapter's default.",
         "Criteria that draw at random: mean over the seeds, then each.",
         "",
-        f"- command: `python {' '.join(sys.argv)}`",
-        f"- seeds: {', '.join(map(str, args.seeds))}; the first one for criteria that draw nothing",
+        facts(f"{args.seeds}, the first one for criteria that draw nothing", args.threads),
         "- calibration, for criteria that need gradients: 512 of the 5,000 calibration images",
-        f"- device: cpu ({processor()}), {args.threads} threads",
-        f"- versions: {found}",
     ]
 
 

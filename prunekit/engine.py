@@ -18,7 +18,7 @@ from .calibrate import gather_gradients
 from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
 from .data import Data, batches
-from .errors import BudgetError, CriterionError, DataError, ParityError
+from .errors import BudgetError, CriterionError, DataError
 from .graph import trace
 from .measure import (
     EVAL_BATCH,
@@ -30,16 +30,15 @@ from .measure import (
     peak_memory,
     stats,
 )
-from .plan import BYS, CLOSE_ENOUGH, Budget, By, Plan, make_plan
+from .plan import BYS, CLOSE_ENOUGH, Budget, By, make_plan
 from .provenance import processor, versions
 from .registry import unknown
-from .result import Parity, Result
-from .shrink import masked, shrunk
-from .structure import copy_with
+from .result import Result
+from .shrink import shrunk
 from .subject import Subject, find_images, find_specs, find_subject
+from .verify import verify
 
 CALIBRATION_BATCH = 64  # images in a forward and backward pass
-TOLERANCE = 1e-4  # largest difference from the masked model, of its output's scale
 
 
 def prune(
@@ -113,7 +112,7 @@ def prune(
     with steps("shrink"):
         small = shrunk(subject.model, traced, plan, subject.adapter).eval()
     with steps("verify"):
-        parity = _verified(subject, small, traced, plan)
+        parity = verify(subject, small, traced, plan)
     with steps("measure"):
         before, after = _measured((subject.model, small), subject.example, evaluate)
     if evaluate and images:
@@ -227,59 +226,6 @@ def _filled(budget: Budget, axes: Sequence[Axis], subject: Subject) -> Budget:
     else:
         terms = param_terms(subject.model)
     return replace(budget, total=sum(term.cost for term in terms), terms=terms)
-
-
-def _verified(subject: Subject, small: nn.Module, axes: Sequence[Axis], plan: Plan) -> Parity:
-    """Prove that the small model computes what the masked one does.
-
-    Raises:
-        ParityError: It does not, or nothing could be proved.
-    """
-    silenced = _output(masked(subject.model, axes, plan), subject.example)
-    if not silenced.any():
-        # An untrained head of zeros makes any two models agree: prove the same cut with noise.
-        noisy = copy_with(subject.model, _noise_for_zeros)
-        silenced = _output(masked(noisy, axes, plan), subject.example)
-        small = shrunk(noisy, axes, plan, subject.adapter)
-    return _parity(silenced, small, subject.example)
-
-
-def _noise_for_zeros(name: str, tensor: Tensor) -> Tensor:
-    if tensor.dim() < 2 or tensor.any():
-        return tensor
-    return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
-
-
-@torch.inference_mode()
-def _output(model: nn.Module, example: Tensor) -> Tensor:
-    """Return the output in float32; a model of another precision is copied."""
-    if next(model.parameters()).dtype != torch.float32:
-        model = copy_with(model, lambda _, tensor: tensor.clone()).float()
-    output: Tensor = model.eval()(example.to(next(model.parameters()).device).float())
-    return output
-
-
-def _parity(silenced: Tensor, small: nn.Module, example: Tensor) -> Parity:
-    """Compare the small model with the masked one's output."""
-    dtype = next(small.parameters()).dtype
-    # The scale of attention is folded into the weights, which half precision rounds once.
-    tolerance = max(TOLERANCE, torch.finfo(dtype).eps if dtype.itemsize < 4 else 0)
-    found = _output(small, example)
-    difference = float((found - silenced).abs().max())
-    scale = float(silenced.abs().max())
-    parity = Parity(difference, scale, tolerance)
-    if not scale > 0:  # zero or NaN
-        raise ParityError(
-            "The masked model's output is all zeros or not a number, so nothing can be verified; "
-            "check the weights."
-        )
-    if not parity.holds:
-        raise ParityError(
-            f"The pruned model differs from the masked model by {difference:.2e}, where the "
-            f"output's scale is {scale:.2e} and at most {tolerance:g} of that is allowed: the "
-            "adapter misses something that the pruned axes are tied to. Nothing was saved."
-        )
-    return parity
 
 
 def _measured(

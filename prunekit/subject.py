@@ -52,9 +52,10 @@ def find_subject(
         model, architecture = built.model, built.architecture
         source, warnings = built.weights, built.warnings
         model = model.to(find_device(device))
-    elif device != "auto":
-        target = find_device(device)
-        model = copy_with(model, lambda _, tensor: tensor.to(target))
+    else:
+        # A copy that shares all tensors: putting it in evaluation mode leaves the caller's alone.
+        target = next(model.parameters()).device if device == "auto" else find_device(device)
+        model = copy_with(model, lambda _, tensor: tensor.to(target)).eval()
     adapter = adapter or adapter_for(model)
     if example is None:
         if not hasattr(model, "pretrained_cfg"):

@@ -7,6 +7,7 @@ from torch import nn
 from prunekit import Adapter, AxisSpec, Criterion, ParityError, criterion, prune
 from prunekit.criteria import CRITERIA
 from prunekit.errors import AdapterError, DataError
+from prunekit.subject import find_subject
 from prunekit.zoo import build
 
 
@@ -34,6 +35,13 @@ def test_the_callers_model_is_never_modified(name, swin):
     }
     assert not shared
     assert result.recipe["weights"] == "the caller's"
+
+
+def test_a_model_in_training_mode_is_measured_in_evaluation_mode(swin):
+    subject = find_subject(swin.train(), "auto", None, None, "auto", 0)
+    assert swin.training
+    assert not any(part.training for part in subject.model.modules())
+    assert subject.model.head.fc.weight.data_ptr() == swin.head.fc.weight.data_ptr()
 
 
 def swin_axes():
@@ -159,6 +167,15 @@ class Forgetful(NetAdapter):
 def test_an_adapter_that_misses_something_fails_loudly(net):
     with pytest.raises(ParityError, match=r"differs from the masked model.*Nothing was saved"):
         prune(net, ratio=0.5, adapter=Forgetful(), example_input=torch.randn(4, 3, 8, 8))
+
+
+def test_a_pruned_model_that_does_not_run_is_one_sentence(net):
+    class Careless(NetAdapter):
+        def fixup(self, model, left):
+            model.norm = nn.BatchNorm2d(16).eval()
+
+    with pytest.raises(ParityError, match="does not run"):
+        prune(net, ratio=0.5, adapter=Careless(), example_input=torch.randn(4, 3, 8, 8))
 
 
 def test_a_head_of_zeros_does_not_hide_a_broken_cut(net):

@@ -16,6 +16,7 @@ LAYERS = (
     {"criteria", "adapters", "plan", "zoo", "data"},
     {"graph", "shrink", "measure", "calibrate", "models"},
     {"result", "subject"},
+    {"verify"},
     {"engine", "artifact"},
     {"evaluate", "report", "testing"},
     {"cli"},

@@ -37,7 +37,9 @@ class ViT(Adapter):
 
     def axes(self, model: Any) -> list[AxisSpec]:
         """Declare per block: MLP channels, heads, head dimensions; once: the width."""
-        specs = [AxisSpec("width", "width", layer="patch_embed.proj", ties=_tokens(model))]
+        specs = []
+        if model.attn_pool is None:  # its latent query and its own heads would have to follow
+            specs.append(AxisSpec("width", "width", "patch_embed.proj", ties=_tokens(model)))
         for number in range(len(model.blocks)):
             specs += _block_axes(model, f"blocks.{number}")
         return specs
