@@ -168,7 +168,8 @@ def _replacing(target: Path) -> Iterator[Path]:
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield partial
-            partial.chmod(0o755)  # mkdtemp makes it private
+            partial.chmod(0o755)  # mkdtemp makes it private, safetensors what it writes
+            (partial / WEIGHTS).chmod(0o644)
             _swap(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

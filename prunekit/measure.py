@@ -23,7 +23,9 @@ from .structure import weightless
 
 BATCHES = (1, 8)  # images in a forward pass that is timed
 EVAL_BATCH = 250  # images in a forward pass that is not
-WARM_UP, REPEATS = 3, 15
+WARM_UP = 2  # passes that are not timed
+REPEATS = (5, 15)  # fewest and most passes that are, and for how long to go on with them
+ENOUGH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -148,19 +150,19 @@ def latency(models: Sequence[nn.Module], example: Tensor, batch: int) -> list[La
         batch: Images in a forward pass.
 
     Returns:
-        For each model the median and the quartiles of `REPEATS` passes, after `WARM_UP`.
+        For each model the median and the quartiles of the passes after `WARM_UP`: at least
+        the fewest of `REPEATS`, at most the most, and no more after `ENOUGH_SECONDS`.
     """
     times: list[list[float]] = [[] for _ in models]
-    for repeat in range(WARM_UP + REPEATS):
-        for model, taken in zip(models, times, strict=True):
-            device = next(model.parameters()).device
-            x = _batch(model, example, batch)
-            _wait(device)
-            start = time.perf_counter()
-            model(x)
-            _wait(device)
-            if repeat >= WARM_UP:
-                taken.append(1000 * (time.perf_counter() - start))
+    inputs = [_batch(model, example, batch) for model in models]
+    fewest, most = REPEATS
+    for repeat in range(-WARM_UP, most):
+        for model, x, taken in zip(models, inputs, times, strict=True):
+            seconds = _time(model, x)
+            if repeat >= 0:
+                taken.append(1000 * seconds)
+        if repeat + 1 >= fewest and sum(map(sum, times)) > 1000 * ENOUGH_SECONDS:
+            break
     found = []
     for taken in times:
         low, median, high = statistics.quantiles(taken, n=4)
@@ -256,6 +258,14 @@ def _batch(model: nn.Module, example: Tensor, batch: int) -> Tensor:
     return (
         example[:1].repeat(batch, *[1] * (example.dim() - 1)).to(parameter.device, parameter.dtype)
     )
+
+
+def _time(model: nn.Module, x: Tensor) -> float:
+    _wait(x.device)
+    start = time.perf_counter()
+    model(x)
+    _wait(x.device)
+    return time.perf_counter() - start
 
 
 def _wait(device: torch.device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             return tensors
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors and torch raise a dozen types for bad bytes
-        reason = str(error).split("\n")[0][:120]
+        reason = textwrap.shorten(str(error), 100, placeholder=" ...")
         raise WeightsError(
             f"{str(path)!r} is not a readable weights file ({type(error).__name__}: {reason}); "
             "expected safetensors, or a PyTorch file of tensors only."
@@ -174,7 +175,7 @@ def _build_named(architecture: Architecture, weights: str, seed: int) -> Built:
     except WeightsError as error:
         if weights == "pretrained":
             raise
-        warning = f"RANDOM WEIGHTS: {error} Accuracies will mean nothing."
+        warning = f"RANDOM WEIGHTS, so that accuracies mean nothing. {error}"
         return Built(model, architecture, "random", (warning,))
 
 
@@ -187,10 +188,10 @@ def _pretrained(architecture: Architecture) -> nn.Module:
                 architecture.timm, pretrained=True, **architecture.args
             )
     except Exception as error:  # the hub's client and timm raise whatever went wrong
-        reason = str(error).split("\n")[0][:160]
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 100, placeholder=" ...")
         raise WeightsError(
-            f"No pretrained weights of {architecture.timm} can be had here "
-            f"({type(error).__name__}: {reason}); pass a weights file, or --weights random."
+            f"No pretrained weights of {architecture.timm} can be had here ({reason}); pass a "
+            "weights file, or --weights random."
         ) from error
     return model.eval()
 

@@ -15,7 +15,7 @@ BAR = 24  # characters
 
 def render(report: Report) -> RenderableType:
     """Lay out a report: the two models side by side, what was kept, and how it was made."""
-    warnings = [Text(f"! {warning}", style="bold yellow") for warning in report["warnings"]]
+    warnings = [Text(f"! {warning}", style="bold red") for warning in report["warnings"]]
     blank = Text()
     return Group(
         *warnings,
@@ -123,4 +123,6 @@ def _count(value: float, unit: str = "") -> str:
 
 
 def _spread(latency: Mapping[str, float]) -> str:
-    return f"{latency['median']:.2f} ms ({latency['low']:.2f}-{latency['high']:.2f})"
+    digits = 2 if latency["median"] < 10 else 1 if latency["median"] < 100 else 0
+    median, low, high = (f"{latency[key]:.{digits}f}" for key in ("median", "low", "high"))
+    return f"{median} ms ({low}-{high})"

@@ -216,7 +216,7 @@ def test_random_weights_come_with_a_warning_nobody_can_miss(capsys, monkeypatch,
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert main(["run", "--arch", "vit_ti", "--ratio", "0.3"]) == 0
-    assert capsys.readouterr().out.startswith("! RANDOM WEIGHTS")
+    assert capsys.readouterr().out.startswith("! RANDOM WEIGHTS, so that accuracies mean nothing")
     assert "can be had here" in refused(
         capsys, "run", "--arch", "vit_ti", "--weights", "pretrained"
     )
