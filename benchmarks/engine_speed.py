@@ -45,7 +45,7 @@ MODELS = (
     "deit_base_patch16_224,convnext_base"
 )
 OUT = Path(__file__).parent / "results" / "engine_speed.md"
-STEPS = ("trace", "score", "plan", "shrink", "verify", "measure")
+STEPS = ("trace", "score", "plan", "shrink", "silence", "verify", "measure")
 DECIDE_AND_CUT = STEPS[:4]
 RATIO = 0.5
 TP_RATIO = 0.42  # of channels: about half the parameters of Swin, see the table
@@ -53,9 +53,9 @@ POLL = 0.002  # seconds
 NOTE = f"""\
 Weights are random. The steps are `Result.seconds`; prunekit's figures are medians of the
 repeats, torch-pruning runs once. *engine* is trace + score + plan + shrink, which is what
-torch-pruning does too. *whole* adds what it does not do: *verify* runs the masked and the
-small model, *measure* counts MACs and parameters of both. *slicing* is index_select of every
-tensor that the plan cuts, and nothing else. The ratios divide torch-pruning's build + step.
+torch-pruning does too. *whole* adds what it does not do: *silence* and *verify* run the masked
+and the small model, *measure* counts MACs and parameters of both. *slicing* is index_select of
+every tensor that the plan cuts, and nothing else. The ratios divide torch-pruning's build + step.
 
 torch-pruning prunes {TP_RATIO:.0%} of the channels of every sort, the width included, which is
 comparable in parameters (see *removed*); the two do not remove the same slices.

@@ -36,7 +36,7 @@ from .registry import unknown
 from .result import Result
 from .shrink import shrunk
 from .subject import Subject, find_images, find_specs, find_subject
-from .verify import verify
+from .verify import silence, verify
 
 CALIBRATION_BATCH = 64  # images in a forward and backward pass
 
@@ -109,10 +109,12 @@ def prune(
     with steps("plan"):
         budget = _filled(budget, traced, subject)
         plan = make_plan(traced, scores, budget, scope=scope, floor=floor, multiple=multiple)
+    with steps("silence"):  # before there is a small model, to have one copy at a time
+        reference = silence(subject, traced, plan)
     with steps("shrink"):
         small = shrunk(subject.model, traced, plan, subject.adapter).eval()
     with steps("verify"):
-        parity = verify(subject, small, traced, plan)
+        parity = verify(reference, small, traced, plan)
     with steps("measure"):
         before, after = _measured((subject.model, small), subject.example, evaluate)
     if evaluate and images:

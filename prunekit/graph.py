@@ -7,7 +7,7 @@ where; from then on everything is index arithmetic on tensors.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,13 +37,15 @@ def trace(
     """
     follow = _Graph(model, example) if any(spec.layer for spec in specs) else None
     unfollowed = set(adapter.unfollowed(model))
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    norms = {name for name, module in model.named_modules() if _is_norm(module)}
     axes = []
     for spec in specs:
         found = follow.positions(spec) if follow and spec.layer else _Found(spec)
         found.drop(unfollowed)
         for tie in spec.ties:
             found.tensors[tie.parameter, tie.dim] = tie.fold.index()
-        axes.append(_axis(spec, found, model, adapter))
+        axes.append(_axis(spec, found, tensors, norms, adapter))
     return axes
 
 
@@ -198,8 +200,13 @@ def _gather(positions: Tensor, owners: Tensor, spec: AxisSpec) -> Tensor:
     return positions[by_owner].view(len(counts), -1)
 
 
-def _axis(spec: AxisSpec, found: _Found, model: nn.Module, adapter: Adapter) -> Axis:
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def _axis(
+    spec: AxisSpec,
+    found: _Found,
+    tensors: Mapping[str, Tensor],
+    norms: Collection[str],
+    adapter: Adapter,
+) -> Axis:
     sizes = {len(index) for index in found.tensors.values()}
     if len(sizes) != 1:
         raise AdapterError(
@@ -224,16 +231,16 @@ def _axis(spec: AxisSpec, found: _Found, model: nn.Module, adapter: Adapter) -> 
         )
     if size % spec.groups:
         raise AdapterError(f"Axis {spec.name!r} has {size} slices in {spec.groups} groups.")
-    return Axis(spec, size, tuple(members), _norms(model, found, size))
+    return Axis(spec, size, tuple(members), _norms(found, norms, size))
 
 
-def _norms(model: nn.Module, found: _Found, size: int) -> dict[str, Tensor]:
+def _norms(found: _Found, norms: Collection[str], size: int) -> dict[str, Tensor]:
     """Return the positions each slice owns in every module that normalises over the axis."""
-    norms = {name: torch.arange(size).unsqueeze(1) for name in found.norms}
+    over = {name: torch.arange(size).unsqueeze(1) for name in found.norms}
     for (name, _), index in found.tensors.items():
-        if _is_norm(model.get_submodule(_parent(name))):
-            norms[_parent(name)] = index
-    return norms
+        if _parent(name) in norms:
+            over[_parent(name)] = index
+    return over
 
 
 def _parent(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,25 +19,47 @@ from .subject import Subject
 TOLERANCE = 1e-4  # largest difference from the masked model, of its output's scale
 
 
-def verify(subject: Subject, small: nn.Module, axes: Sequence[Axis], plan: Plan) -> Parity:
+@dataclass(frozen=True)
+class Reference:
+    """What the large model computes with the removed slices silenced.
+
+    Attributes:
+        subject: The large model, and one batch of inputs.
+        output: The output of its masked copy, in float32.
+        noisy: The model's own output is all zeros, since its head is untrained. That makes any
+            two models agree, so `subject` has noise where the model has weights of zero.
+    """
+
+    subject: Subject
+    output: Tensor
+    noisy: bool = False
+
+
+def silence(subject: Subject, axes: Sequence[Axis], plan: Plan) -> Reference:
+    """Run the masked model, which is gone from memory when this returns."""
+    output = _output(masked(subject.model, axes, plan), subject.example)
+    if output.any():
+        return Reference(subject, output)
+    noisy = replace(subject, model=copy_with(subject.model, _noise_for_zeros))
+    return Reference(noisy, _output(masked(noisy.model, axes, plan), subject.example), noisy=True)
+
+
+def verify(reference: Reference, small: nn.Module, axes: Sequence[Axis], plan: Plan) -> Parity:
     """Prove that the small model computes what the masked one does.
 
     Args:
-        subject: The large model, and one batch of inputs.
-        small: What was cut out of it.
+        reference: What `silence` found.
+        small: What was cut out of the large model.
         axes: What could shrink.
         plan: What did.
 
     Raises:
         ParityError: It does not, it does not even run, or nothing could be proved.
     """
-    silenced = _output(masked(subject.model, axes, plan), subject.example)
-    if not silenced.any():
-        # An untrained head of zeros makes any two models agree: prove the same cut with noise.
-        noisy = copy_with(subject.model, _noise_for_zeros)
-        silenced = _output(masked(noisy, axes, plan), subject.example)
-        small = shrunk(noisy, axes, plan, subject.adapter)
-    return _parity(silenced, small, subject.example)
+    subject = reference.subject
+    if reference.noisy:
+        small = shrunk(subject.model, axes, plan, subject.adapter)
+    return _parity(reference.output, small, subject.example)
 
 
 def _noise_for_zeros(name: str, tensor: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from prunekit import Adapter, prune
 from prunekit.adapters import ADAPTERS
 from prunekit.registry import Registry
+from prunekit.testing import adapter_checks
 
 PAGE = Path(__file__).parents[1] / "docs" / "own_adapter.md"
 INPUT = (3, 32, 32)
@@ -127,3 +128,8 @@ def test_the_page_packages_an_adapter_that_is_found(page, tmp_path, monkeypatch)
 
     assert isinstance(found, Adapter)
     assert found.aliases == page.Mixer.aliases
+
+
+def test_the_adapter_keeps_the_contract(page, mixer):
+    for check in adapter_checks(page.Mixer(), mixer, torch.randn(2, *INPUT)):
+        check()
