@@ -22,7 +22,16 @@ from .structure import copy_with
 
 @dataclass(frozen=True)
 class Subject:
-    """The model at hand, and what is known about it."""
+    """The model at hand, and what is known about it.
+
+    Attributes:
+        model: In evaluation mode; it may share its tensors with the caller's.
+        adapter: What knows it.
+        example: One batch of inputs.
+        architecture: How to build it again; None if the caller built it.
+        weights: Where its weights are from.
+        warnings: What the user must know about them.
+    """
 
     model: nn.Module
     adapter: Adapter
@@ -32,6 +41,7 @@ class Subject:
     warnings: tuple[str, ...]
 
     def origin(self) -> dict[str, Any]:
+        """Return the part of a recipe that says where the model is from."""
         built = self.architecture
         arch = built.name if built else type(self.model).__name__
         return {"arch": arch, "weights": self.weights, "adapter": self.adapter.name}
@@ -45,6 +55,14 @@ def find_subject(
     device: str,
     seed: int,
 ) -> Subject:
+    """Build the model that was named, or wrap the caller's, and find the adapter that knows it.
+
+    Raises:
+        RegistryError: Nothing has that name.
+        WeightsError: The weights cannot be had, or do not fit.
+        AdapterError: No adapter knows the model, or its input is unknown.
+        DeviceError: There is no such device.
+    """
     architecture: Architecture | None = None
     source, warnings = "the caller's", tuple[str, ...]()
     if isinstance(model, str):
@@ -70,6 +88,11 @@ def find_subject(
 def find_images(
     subject: Subject, data: str | Path | None, data_dir: str | Path | None, wanted: bool
 ) -> Data | None:
+    """Open the data that was named, or the zoo's own for a model of the zoo, if wanted.
+
+    Raises:
+        DataError: It cannot be opened, or has not the model's number of classes.
+    """
     if data is None and subject.architecture and subject.architecture.card:
         data = zoo.DATA
     return open_data(str(data), subject.model, data_dir) if wanted and data is not None else None
@@ -78,7 +101,12 @@ def find_images(
 def find_specs(
     subject: Subject, kinds: Sequence[str], include: Sequence[str], exclude: Sequence[str]
 ) -> list[AxisSpec]:
-    """Return the axes that may shrink."""
+    """Return the axes that may shrink: of these kinds, and chosen by the patterns.
+
+    Raises:
+        AdapterError: A kind or a pattern matches nothing, the patterns leave nothing, or they
+            separate axes that must agree.
+    """
     declared = select(subject.adapter.axes(subject.model), kinds, subject.adapter)
     for pattern in (*include, *exclude):
         if not any(fnmatch.fnmatchcase(spec.name, pattern) for spec in declared):
