@@ -4,7 +4,8 @@
     plan.json           how to build the large model, and what stays of it
     report.json         what was measured
 
-Each file holds the digest of the one before it in this list, so none can change alone.
+Each file holds the digest of the one before it in this list, and the last one its own, so
+that none can change alone.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ from .result import Result
 from .shrink import shrunk
 
 FORMAT = 1
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+}
 WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
 
 
@@ -64,7 +69,8 @@ def save(result: Result, directory: str | Path) -> None:
             "weights_sha256": _digest(partial / WEIGHTS),
         }
         _write(partial / PLAN, plan)
-        _write(partial / REPORT, {**result.report(), "plan_sha256": _digest(partial / PLAN)})
+        report = {**result.report(), "plan_sha256": _digest(partial / PLAN)}
+        _write(partial / REPORT, {**report, "sha256": _digest_of(report)})
 
 
 def load(
@@ -92,9 +98,14 @@ def load(
     """
     directory = Path(directory)
     data = read_plan(directory)
-    plan = Plan.from_json(data["plan"])
-    large = model if model is not None else _architecture(data, directory).build()
-    adapter = adapter or ADAPTERS.get(data["adapter"])
+    try:
+        plan, dtype = Plan.from_json(data["plan"]), DTYPES[data["dtype"]]
+        large = model if model is not None else _architecture(data, directory).build()
+        adapter = adapter or ADAPTERS.get(data["adapter"])
+    except (KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ArtifactError(
+            f"{directory / PLAN} is not readable ({type(error).__name__}: {error}); save it again."
+        ) from error
     example = example_input if example_input is not None else InputSpec.of(large).example()
     specs = [spec for spec in adapter.axes(large) if spec.name in plan.kept]
     axes = trace(large, specs, adapter, example.to(next(large.parameters()).device))
@@ -103,7 +114,7 @@ def load(
             f"The plan in {directory} was made for another architecture than "
             f"{type(large).__name__} here; load it with the one it was made for."
         )
-    small = shrunk(large, axes, plan, adapter).to(getattr(torch, data["dtype"]))
+    small = shrunk(large, axes, plan, adapter).to(dtype)
     try:
         fill(small, load_file(directory / WEIGHTS), str(directory))
     except (WeightsError, SafetensorError) as error:
@@ -124,7 +135,7 @@ def read_plan(directory: Path) -> dict[str, Any]:
     if data.get("format") != FORMAT:
         raise ArtifactError(
             f"{directory} is an artifact of format {data.get('format')}; this prunekit reads "
-            f"format {FORMAT}. Use the version it was saved with: {data['versions']['prunekit']}."
+            f"format {FORMAT}. Use the version it was saved with: {data.get('versions')}."
         )
     return data
 
@@ -144,7 +155,10 @@ def read_report(directory: Path) -> dict[str, Any]:
             raise ArtifactError(
                 f"{str(directory)!r} is not a whole artifact: {name} is missing; save it again."
             )
-    return _read(directory / REPORT)
+    report = _read(directory / REPORT)
+    if report.pop("sha256", None) != _digest_of(report):
+        raise _altered(directory / REPORT)
+    return report
 
 
 def check_writable(directory: str | Path) -> None:
@@ -219,7 +233,14 @@ def _architecture(data: Mapping[str, Any], directory: Path) -> Architecture:
             f"The model in {directory} was not built by prunekit; pass the original as "
             "load(..., model=...)."
         )
-    return Architecture(**data["architecture"])
+    architecture = Architecture(**data["architecture"])
+    # timm's factory takes arguments that read files and fetch from hubs; ours need none of them.
+    if architecture.card is None and set(architecture.args) - {"num_classes"}:
+        raise ArtifactError(
+            f"The architecture in {directory} has arguments that prunekit never writes: "
+            f"{', '.join(architecture.args)}. Do not trust it."
+        )
+    return architecture
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
@@ -243,9 +264,19 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _digest_of(report: Mapping[str, Any]) -> str:
+    # Through JSON and back, which is what a reader gets: keys become strings.
+    plain = json.loads(json.dumps(report))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
 def _verify(path: Path, digest: object) -> None:
     if _digest(path) != digest:
-        raise ArtifactError(
-            f"{path} is not what was saved: its digest does not match. Save the artifact again, or "
-            "fetch it from where it came."
-        )
+        raise _altered(path)
+
+
+def _altered(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path} is not what was saved: its digest does not match. Save the artifact again, or "
+        "fetch it from where it came."
+    )

@@ -1,5 +1,6 @@
 """Artifacts: what is saved is what is loaded, and nothing half-written is left behind."""
 
+import hashlib
 import json
 import resource
 import subprocess
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import prunekit
-from prunekit.artifact import PLAN, REPORT, WEIGHTS
+from prunekit.artifact import PLAN, REPORT, WEIGHTS, read_report
 from prunekit.errors import ArtifactError
 from prunekit.zoo import build, names
 
@@ -123,10 +124,52 @@ def test_altered_weights_are_noticed(saved):
         prunekit.load(saved)
 
 
+def test_an_altered_report_is_noticed(saved):
+    text = (saved / REPORT).read_text()
+    (saved / REPORT).write_text(text.replace('"asked": 0.5', '"asked": 0.6'))
+    for read in (prunekit.load, read_report):
+        with pytest.raises(ArtifactError, match=r"report\.json is not what was saved"):
+            read(saved)
+
+
 def test_an_altered_plan_is_noticed(saved):
     text = (saved / PLAN).read_text()
     (saved / PLAN).write_text(text.replace('"asked": 0.5', '"asked": 0.4'))
     with pytest.raises(ArtifactError, match=r"plan\.json is not what was saved"):
+        prunekit.load(saved)
+
+
+def forge(saved, change):
+    """Alter plan.json, and the digest of it too."""
+    plan = json.loads((saved / PLAN).read_text())
+    change(plan)
+    (saved / PLAN).write_text(json.dumps(plan))
+    report = json.loads((saved / REPORT).read_text())
+    report["plan_sha256"] = hashlib.sha256((saved / PLAN).read_bytes()).hexdigest()
+    del report["sha256"]
+    report["sha256"] = hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
+    (saved / REPORT).write_text(json.dumps(report))
+
+
+FORGERIES = {
+    "runs-code": lambda plan: plan["architecture"]["card"].update({"class": "subprocess.Popen"}),
+    "no-model": lambda plan: plan["architecture"]["card"].update({"class": "timm.models.adapt"}),
+    "fetches": lambda plan: plan["architecture"].update(
+        card=None, timm="vit_tiny_patch16_224", args={"checkpoint_path": "/etc/passwd"}
+    ),
+    "no-plan": lambda plan: plan.pop("plan"),
+    "no-architecture": lambda plan: plan["architecture"].update(colour="blue"),
+    "no-dtype": lambda plan: plan.update(dtype="load"),
+    "no-slice": lambda plan: plan["plan"]["axes"]["blocks.0.mlp"].update(kept=[9999]),
+    "other-slices": lambda plan: plan["plan"]["axes"]["blocks.0.mlp"].update(kept=[0, 1]),
+    "other-format": lambda plan: plan.update(format=99),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_plan_is_refused_even_with_its_digest(saved, forgery):
+    forge(saved, FORGERIES[forgery])
+    with pytest.raises(ArtifactError):
         prunekit.load(saved)
 
 

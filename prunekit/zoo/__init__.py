@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ArtifactError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -31,9 +33,20 @@ def build(name: str) -> nn.Module:
 
 
 def build_from(card: dict[str, Any]) -> nn.Module:
-    """Instantiate the timm class of a card, and tell it what images it will see."""
-    module, _, cls = card["class"].rpartition(".")
-    model: Any = getattr(importlib.import_module(module), cls)(**card["args"])
+    """Instantiate the timm class of a card, and tell it what images it will see.
+
+    Raises:
+        ArtifactError: The card names anything but a model class of timm. Cards come with saved
+            results, and what is loaded must not be able to run code of its own.
+    """
+    from torch import nn
+
+    module, _, name = card["class"].rpartition(".")
+    home = importlib.import_module(module) if module.startswith("timm.models.") else None
+    cls: Any = getattr(home, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ArtifactError(f"A card names the class {card['class']!r}; expected a model of timm.")
+    model: Any = cls(**card["args"])
     model.pretrained_cfg = {key: card[key] for key in ("input_size", "mean", "std")}
     return model.eval()  # type: ignore[no-any-return]
 
