@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -88,35 +89,56 @@ def _pool_events(
     leaving = []
     for number in members:
         ranked = units[number].ranked
-        least = max(1, math.ceil(floor * len(ranked) - 1e-9))
+        least = _least(units[number], floor)
         # Nothing leaves a unit before all that is ranked below it in the same unit.
         leaving += [(ranked[rank], -rank, number) for rank in range(least, len(ranked))]
     leaving.sort()
     total = sum(units[number].length * units[number].slices_per_step for number in members)
+    allowed = {
+        n: _allowed(units[n].length, _least(units[n], floor), _step(units[n], multiple))
+        for n in members
+    }
     raw = {number: units[number].length for number in members}
     size = dict(raw)
     gone, events = 0, []
     for _, _, number in leaving:
         raw[number] -= 1
         gone += units[number].slices_per_step
-        rounded = _round(raw[number], units[number], floor, multiple)
+        rounded = allowed[number][raw[number]]
         if rounded < size[number]:
             size[number] = rounded
             events.append(Event(gone / total, number, rounded))
     return events
 
 
-def _round(count: int, unit: Unit, floor: float, multiple: int) -> int:
-    """Return the allowed size nearest to `count`; of two, the smaller."""
-    if multiple == 1 or not unit.axes[0].spec.rounded:
-        return count
-    down = count // multiple * multiple
-    allowed = [
-        size
-        for size in (down, down + multiple)
-        if max(1, math.ceil(floor * unit.length - 1e-9)) <= size < unit.length
-    ]
-    return min([*allowed, unit.length], key=lambda size: (abs(size - count), size))
+@lru_cache(maxsize=256)  # most units of a model have one of a few lengths
+def _allowed(length: int, least: int, step: int) -> tuple[int, ...]:
+    """Return for each count from 0 to `length` the allowed size nearest to it.
+
+    Allowed are the multiples of `step` from `least` on, and the whole length; of two sizes that
+    are as near, the smaller.
+
+    Example:
+        >>> _allowed(6, 1, 4)
+        (4, 4, 4, 4, 4, 4, 6)
+    """
+    sizes = [*(size for size in range(step, length, step) if size >= least), length]
+    nearest, below = [], 0
+    for count in range(length + 1):
+        while below + 1 < len(sizes) and sizes[below + 1] <= count:
+            below += 1
+        around = sizes[below : below + 2]
+        nearest.append(min(around, key=lambda size: (abs(size - count), size)))
+    return tuple(nearest)
+
+
+def _least(unit: Unit, floor: float) -> int:
+    """Return the fewest slices to keep; a product a hair above a whole number is that number."""
+    return max(1, math.ceil(floor * unit.length - 1e-9))
+
+
+def _step(unit: Unit, multiple: int) -> int:
+    return multiple if unit.axes[0].spec.rounded else 1
 
 
 def counts_after(units: Sequence[Unit], events: Sequence[Event]) -> list[int]:

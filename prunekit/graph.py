@@ -6,8 +6,10 @@ where; from then on everything is index arithmetic on tensors.
 
 from __future__ import annotations
 
+import gc
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +37,25 @@ def trace(
         AdapterError: A spec names something the model lacks, or couples something that
             cannot shrink consistently, such as the model's own output.
     """
+    with _no_collection():
+        return _trace(model, specs, adapter, example)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from searching the graph's million objects, all in use."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _trace(
+    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Tensor
+) -> list[Axis]:
     follow = _Graph(model, example) if any(spec.layer for spec in specs) else None
     unfollowed = set(adapter.unfollowed(model))
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
