@@ -244,12 +244,12 @@ def _architecture(data: Mapping[str, Any], directory: Path) -> Architecture:
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1) + "\n")
+    path.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{path} is corrupt ({type(error).__name__}); save it again."

@@ -7,6 +7,7 @@ where; from then on everything is index arithmetic on tensors.
 from __future__ import annotations
 
 import gc
+import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,7 +100,16 @@ class _Graph:
             for parameter in shell.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
             self._graph = tp.DependencyGraph()
-            self._graph.build_dependency(shell, (inputs,), verbose=False)
+            try:
+                self._graph.build_dependency(shell, (inputs,), verbose=False)
+            except Exception as error:  # of the model's own code
+                # torch-pruning tries a second way of calling the model; the first is to blame.
+                cause = error.__context__ or error
+                reason = textwrap.shorten(f"{type(cause).__name__}: {cause}", 120)
+                raise AdapterError(
+                    f"{type(model).__name__} does not run on an input of shape "
+                    f"{tuple(example.shape)} ({reason}); pass an example_input that fits."
+                ) from error
         self._modules = dict(shell.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
 

@@ -94,7 +94,7 @@ class Registry(Generic[P]):
         module, _, _ = (self._origin(name) or "").partition(":")
         try:
             spec = importlib.util.find_spec(module)
-            source = Path(spec.origin).read_text() if spec and spec.origin else ""
+            source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
         except (ImportError, ValueError, OSError):
             return ""
         return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]

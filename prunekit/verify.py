@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .axis import Axis
-from .errors import ParityError
+from .errors import AdapterError, ParityError
 from .plan import Plan
 from .result import Parity
 from .shrink import masked, shrunk
@@ -73,7 +73,15 @@ def _output(model: nn.Module, example: Tensor) -> Tensor:
     """Return the output in float32; a model of another precision is copied."""
     if next(model.parameters()).dtype != torch.float32:
         model = copy_with(model, lambda _, tensor: tensor.clone()).float()
-    output: Tensor = model.eval()(example.to(next(model.parameters()).device).float())
+    x = example.to(next(model.parameters()).device)
+    # TensorFloat-32, which CUDA convolutions use unless told otherwise, keeps three digits.
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        output: object = model.eval()(x.float() if x.is_floating_point() else x)
+    if not isinstance(output, Tensor):
+        raise AdapterError(
+            f"{type(model).__name__} returns a {type(output).__name__}; expected one tensor. Wrap "
+            "it in a module that returns the one to compare."
+        )
     return output
 
 

@@ -23,7 +23,7 @@ def names() -> list[str]:
 
 def card(name: str) -> dict[str, Any]:
     """Return a model's card: class, arguments, data, recipe, seed, accuracy, versions."""
-    found: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text())
+    found: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text("utf-8"))
     return found
 
 
