@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -89,6 +90,23 @@ def test_a_failed_write_leaves_the_old_artifact_alone(result, saved):
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
 
 
+def test_a_replacement_that_fails_half_way_is_undone(result, saved, monkeypatch):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    rename, calls = os.rename, []
+
+    def fail_second(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError("the disk went away")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_second)
+    with pytest.raises(ArtifactError, match="the disk went away"):
+        result.save(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
 def test_a_directory_with_other_things_in_it_is_not_overwritten(result, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ArtifactError, match="something other than an artifact"):
@@ -153,6 +171,7 @@ def forge(saved, change):
 
 FORGERIES = {
     "runs-code": lambda plan: plan["architecture"]["card"].update({"class": "subprocess.Popen"}),
+    "not-timm": lambda plan: plan["architecture"]["card"].update({"class": "torch.nn.Identity"}),
     "no-model": lambda plan: plan["architecture"]["card"].update({"class": "timm.models.adapt"}),
     "fetches": lambda plan: plan["architecture"].update(
         card=None, timm="vit_tiny_patch16_224", args={"checkpoint_path": "/etc/passwd"}
