@@ -35,10 +35,11 @@ HEADERS = (
     "seconds",
 )
 NOTE = (
-    "Weights are random. A random ConvNeXt V1 scales every block by 1e-6, so there the "
-    "parity check sees little of what pruning does. Ratios are of parameters; params and MACs (one "
-    "image) are in millions; seconds are of the whole of prune(), building the model included."
-)  # fmt: skip
+    "Weights are random. A random ConvNeXt V1 scales every block by 1e-6, which would hide what "
+    "pruning does, so its parity is checked with noise in place of its vectors. Ratios are of "
+    "parameters; params and MACs (one image) are in millions; seconds are of the whole of prune(), "
+    "building the model included."
+)
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ def prune(
     with steps("shrink"):
         small = shrunk(subject.model, traced, plan, subject.adapter).eval()
     with steps("verify"):
-        parity = verify(reference, small, traced, plan)
+        parity = verify(reference, small)
     with steps("measure"):
         before, after = _measured((subject.model, small), subject.example, evaluate)
     if evaluate and images:

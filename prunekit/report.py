@@ -90,6 +90,7 @@ def _kept(report: Report) -> Table:
 def _facts(report: Report) -> Table:
     recipe, parity = report["recipe"], report["parity"]
     verdict = "holds" if parity["holds"] else "FAILS"
+    noise = " (with noise where the weights hide the cut)" if parity["noisy"] else ""
     images = report["after"]["images"]
     tested = f", {images:,} test images of {recipe['data']}" if images else ""
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -101,7 +102,7 @@ def _facts(report: Report) -> Table:
     table.add_row(
         "parity",
         f"{verdict}: differs from the masked model by {parity['difference']:.1e}, where its "
-        f"output's scale is {parity['scale']:.2g}",
+        f"output's scale is {parity['scale']:.2g}{noise}",
     )
     table.add_row(
         "measured",

@@ -22,11 +22,14 @@ class Parity:
         difference: Largest absolute difference of their outputs, in float32.
         scale: Largest absolute output of the silenced model.
         tolerance: The largest difference allowed, as a fraction of the scale.
+        noisy: The same cut was compared with noise in place of some weights, since the model's
+            own hide it: a head of zeros, or layer scales of next to nothing.
     """
 
     difference: float
     scale: float
     tolerance: float
+    noisy: bool = False
 
     @property
     def holds(self) -> bool:

@@ -24,48 +24,67 @@ class Reference:
     """What the large model computes with the removed slices silenced.
 
     Attributes:
-        subject: The large model, and one batch of inputs.
-        output: The output of its masked copy, in float32.
-        noisy: The model's own output is all zeros, since its head is untrained. That makes any
-            two models agree, so `subject` has noise where the model has weights of zero.
+        example: One batch of inputs.
+        output: The output of the masked model, in float32.
+        noise: Given if the model's own weights hide the cut, so that any two models would agree:
+            its head is untrained and all zeros, or its layer scales next to nothing. The outputs
+            of a copy with noise in their place, masked and cut.
     """
 
-    subject: Subject
+    example: Tensor
     output: Tensor
-    noisy: bool = False
+    noise: tuple[Tensor, Tensor] | None = None
 
 
 def silence(subject: Subject, axes: Sequence[Axis], plan: Plan) -> Reference:
-    """Run the masked model, which is gone from memory when this returns."""
+    """Run the masked model, which is gone from memory when this returns.
+
+    Raises:
+        ParityError: Its output is not a number, so that nothing can be compared with it.
+    """
     output = _output(masked(subject.model, axes, plan), subject.example)
-    if output.any():
-        return Reference(subject, output)
-    noisy = replace(subject, model=copy_with(subject.model, _noise_for_zeros))
-    return Reference(noisy, _output(masked(noisy.model, axes, plan), subject.example), noisy=True)
+    if not output.isfinite().all():
+        raise ParityError(
+            "The masked model's output is infinite or not a number, so nothing can be verified; "
+            "check the weights."
+        )
+    change = (_output(subject.model, subject.example) - output).abs().max()
+    if change > TOLERANCE * output.abs().max():
+        return Reference(subject.example, output)
+    noisy = copy_with(subject.model, _noise_where_cuts_hide)
+    expected = _output(masked(noisy, axes, plan), subject.example)
+    found = _run(shrunk(noisy, axes, plan, subject.adapter), subject.example)
+    return Reference(subject.example, output, (expected, found))
 
 
-def verify(reference: Reference, small: nn.Module, axes: Sequence[Axis], plan: Plan) -> Parity:
+def verify(reference: Reference, small: nn.Module) -> Parity:
     """Prove that the small model computes what the masked one does.
 
     Args:
         reference: What `silence` found.
         small: What was cut out of the large model.
-        axes: What could shrink.
-        plan: What did.
 
     Raises:
         ParityError: It does not, it does not even run, or nothing could be proved.
     """
-    subject = reference.subject
-    if reference.noisy:
-        small = shrunk(subject.model, axes, plan, subject.adapter)
-    return _parity(reference.output, small, subject.example)
+    found = _run(small, reference.example)
+    dtype = next(small.parameters()).dtype
+    # The scale of attention is folded into the weights, which half precision rounds once.
+    tolerance = max(TOLERANCE, torch.finfo(dtype).eps if dtype.itemsize < 4 else 0)
+    if reference.noise is None:
+        return _compared(reference.output, found, tolerance)
+    if reference.output.any():
+        _compared(reference.output, found, tolerance)
+    return replace(_compared(*reference.noise, tolerance), noisy=True)
 
 
-def _noise_for_zeros(name: str, tensor: Tensor) -> Tensor:
-    if tensor.dim() < 2 or tensor.any():
+def _noise_where_cuts_hide(name: str, tensor: Tensor) -> Tensor:
+    """Replace vectors, such as layer scales, and all that is zero; share the rest."""
+    if not tensor.is_floating_point() or (tensor.dim() > 1 and tensor.any()):
         return tensor
-    return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)).to(tensor)
+    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
+    # Positive, since a running variance is a vector too.
+    return (0.5 + noise.abs() if tensor.dim() == 1 else noise).to(tensor)
 
 
 @torch.inference_mode()
@@ -85,19 +104,19 @@ def _output(model: nn.Module, example: Tensor) -> Tensor:
     return output
 
 
-def _parity(silenced: Tensor, small: nn.Module, example: Tensor) -> Parity:
-    """Compare the small model with the masked one's output."""
-    dtype = next(small.parameters()).dtype
-    # The scale of attention is folded into the weights, which half precision rounds once.
-    tolerance = max(TOLERANCE, torch.finfo(dtype).eps if dtype.itemsize < 4 else 0)
+def _run(small: nn.Module, example: Tensor) -> Tensor:
     try:
-        found = _output(small, example)
+        return _output(small, example)
     except RuntimeError as error:
         reason = str(error).split("\n")[0]
         raise ParityError(
             f"The pruned model does not run ({reason}): the adapter misses something that the "
             "pruned axes are tied to. Nothing was saved."
         ) from error
+
+
+def _compared(silenced: Tensor, found: Tensor, tolerance: float) -> Parity:
+    """Compare the small model's output with the masked one's."""
     if found.shape != silenced.shape:
         raise ParityError(
             f"The pruned model's output is {tuple(found.shape)}, the masked model's "
@@ -106,10 +125,10 @@ def _parity(silenced: Tensor, small: nn.Module, example: Tensor) -> Parity:
     difference = float((found - silenced).abs().max())
     scale = float(silenced.abs().max())
     parity = Parity(difference, scale, tolerance)
-    if not scale > 0:  # zero or NaN
+    if not scale > 0:
         raise ParityError(
-            "The masked model's output is all zeros or not a number, so nothing can be verified; "
-            "check the weights."
+            "The masked model's output is all zeros whatever its weights, so nothing can be "
+            "verified; check the model."
         )
     if not parity.holds:
         raise ParityError(

@@ -199,10 +199,21 @@ def test_a_head_of_zeros_does_not_hide_a_broken_cut(net):
         net.fc2.weight.zero_()
         net.fc2.bias.zero_()
     result = prune(net, "random", 0.5, adapter=NetAdapter(), example_input=example)
+    assert result.parity.noisy
     assert result.parity.scale > 0.01
     assert not result.model(example).any()
     with pytest.raises(ParityError):
         prune(net, "random", 0.5, adapter=Forgetful(), example_input=example)
+
+
+def test_scales_of_next_to_nothing_do_not_hide_a_broken_cut(net):
+    with torch.no_grad():
+        net.norm.weight.fill_(1e-9)
+        net.norm.bias.fill_(0)
+    given = {"by": "slices", "axes": ("channel",), "example_input": torch.randn(4, 3, 8, 8)}
+    assert prune(net, "random", 0.5, adapter=NetAdapter(), **given).parity.noisy
+    with pytest.raises(ParityError):
+        prune(net, "random", 0.5, adapter=Forgetful(), **given)
 
 
 def test_weights_that_are_no_numbers_prove_nothing(net):
