@@ -1,0 +1,71 @@
+"""What several commands share: arguments, progress, and the printed report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+INTERRUPTED = "prunekit: interrupted; nothing was saved."
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", help="fashion-mnist, fashion-mnist-mini, or a folder of images")
+    parser.add_argument("--data-dir", help="where the full Fashion-MNIST lies")
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+def print_report(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report, indent=1))
+        return
+    from rich.console import Console
+
+    from ..report import render
+
+    Console(highlight=False).print(render(report))
+
+
+@contextmanager
+def progress(first: str) -> Iterator[Any]:
+    """Show on standard error which step is running, and for how long it has been."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task(first, total=None)
+        with _leaving_at_once(console):
+            yield lambda step: bar.update(task, description=step)
+
+
+@contextmanager
+def _leaving_at_once(console: Any) -> Iterator[None]:
+    """Let Ctrl-C end the process on the spot, while nothing is being written.
+
+    Raised inside an import, a KeyboardInterrupt is often swallowed, or turned into another
+    error, by the library that is being imported.
+    """
+
+    def leave(*_: object) -> None:
+        console.show_cursor()
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        os._exit(130)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not if it is ignored, or the caller's own
+        signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
