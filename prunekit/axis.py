@@ -85,6 +85,8 @@ class AxisSpec:
         groups: The slices come in so many equal runs, and equally many stay in each.
         match: Axes with the same word here must keep equally many slices per group.
         rounded: Whether `multiple` applies to what is kept.
+        product: Each slice is two outputs, a query's and a key's, whose products are added up
+            over the slices of a group.
     """
 
     name: str
@@ -97,6 +99,25 @@ class AxisSpec:
     groups: int = 1
     match: str | None = None
     rounded: bool = True
+    product: bool = False
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The mean and the variance of activations, over all calibration images and positions.
+
+    Attributes:
+        mean: Of each feature; float64, as is the variance.
+        variance: About that mean, over the number of values; same shape.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    @property
+    def square(self) -> Tensor:
+        """The mean square of each feature."""
+        return self.variance + self.mean.square()
 
 
 @dataclass(frozen=True)
@@ -111,6 +132,13 @@ class Member:
         weight: The parameter's values, detached; shared with the model, never to be written.
         grad: The loss gradient averaged over the calibration images, of the same shape;
             None unless the criterion needs gradients.
+        grad_square: The square of each image's own loss gradient, averaged over the images, of
+            the same shape; None unless the criterion needs squared gradients.
+        inputs: What the layer multiplies the weight with, shaped to broadcast against it:
+            (1, in) for a linear layer, (1, in, 1, 1) for a convolution, (C, 1, 1, 1) if that is
+            depthwise. None unless the criterion needs activations, and for parameters that are
+            not the weight of a linear or convolution layer.
+        outputs: What the layer returns, bias included, shaped to broadcast along dimension 0.
     """
 
     name: str
@@ -119,6 +147,15 @@ class Member:
     index: Tensor
     weight: Tensor
     grad: Tensor | None = None
+    grad_square: Tensor | None = None
+    inputs: Moments | None = None
+    outputs: Moments | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether the axis is what the layer reads, by its `inputs`; else it only writes it."""
+        own = self.weight.shape[self.dim]
+        return self.inputs is not None and self.inputs.mean.shape[self.dim] == own
 
     def slices(self, values: Tensor) -> Tensor:
         """Gather an elementwise quantity, shaped like `weight`, as (size, rest)."""

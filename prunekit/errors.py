@@ -3,10 +3,13 @@
 PruneError
 ├── RegistryError       an unknown or duplicate plug-in, architecture, axis or data set
 ├── CriterionError      a criterion that broke its contract
+├── RepairError         a repair that broke its contract
 ├── AdapterError        a model no adapter knows, or an adapter that does not fit it
 ├── BudgetError         a ratio, floor or multiple that cannot be had
 ├── WeightsError        weights that are missing, corrupt or of another shape
 ├── DataError           images that are missing or unreadable
+├── TrainingError       a training run that cannot start, or cannot go on
+│   └── TrainingInterrupted   a training run that was stopped, and can go on
 ├── ArtifactError       a saved result that is corrupt, altered or cannot be written
 ├── DeviceError         a device that is not there
 └── ParityError         the small model does not compute what the masked one does
@@ -28,6 +31,10 @@ class CriterionError(PruneError):
     """A criterion returned something other than one finite score per slice."""
 
 
+class RepairError(PruneError):
+    """A repair returned something other than finite weights, or was given wrong options."""
+
+
 class AdapterError(PruneError):
     """No adapter knows the model, or an adapter's axes do not fit it."""
 
@@ -42,6 +49,14 @@ class WeightsError(PruneError):
 
 class DataError(PruneError):
     """Images are missing or unreadable, or labels do not fit the model."""
+
+
+class TrainingError(PruneError):
+    """A training run cannot start as it was asked for, or cannot go on."""
+
+
+class TrainingInterrupted(TrainingError):
+    """A training run was asked to stop, and did; it can be resumed."""
 
 
 class ArtifactError(PruneError):

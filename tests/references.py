@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from prunekit.axis import AUX, Axis, Member
 
@@ -89,3 +91,124 @@ def taylor(layers: Layers, gradients: Layers, square: bool) -> list[float]:
         ]
         scores.append(sum(products) ** 2 if square else sum(abs(x) for x in products))
     return scores
+
+
+def fisher(layers: Layers, squares: Layers) -> list[float]:
+    """LeCun et al. 1989, Eq. 5, with E[g^2] for the diagonal of the Hessian."""
+    scores = []
+    for j in range(len(layers[0])):
+        scores.append(
+            sum(
+                w * w * square / 2
+                for layer, of_layer in zip(layers, squares, strict=True)
+                for w, square in zip(layer[j].ravel(), of_layer[j].ravel(), strict=True)
+            )
+        )
+    return scores
+
+
+# --- with activations --------------------------------------------------------------------
+
+Raw = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def activations(model: nn.Module, images: Tensor) -> Raw:
+    """Run a model; return by weight what its layer read and returned, (rows, features) each."""
+    raw, handles = {}, []
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+
+            def keep(layer, inputs, output, name=name):
+                at = 1 if isinstance(layer, nn.Conv2d) else -1
+                both = (x.numpy().astype(np.float64) for x in (inputs[0], output))
+                both = (np.moveaxis(x, at, -1) for x in both)
+                raw[f"{name}.weight"] = tuple(x.reshape(-1, x.shape[-1]) for x in both)
+
+            handles.append(layer.register_forward_hook(keep))
+    with torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
+    return raw
+
+
+def depthwise(weight: Tensor) -> bool:
+    return weight.dim() == 4 and weight.shape[1] == 1
+
+
+def wanda(axis: Axis, raw: Raw) -> list[float]:
+    """Sun et al. 2023, Eq. 1, with the norm per row and the mean over all that a slice owns."""
+    products = layers_of(axis, lambda member: np.abs(member.weight.numpy()) * met(member, raw))
+    means = []
+    for j in range(axis.size):
+        own = [product for layer in products for product in layer[j].ravel()]
+        means.append(sum(own) / len(own))
+    return means
+
+
+def met(member: Member, raw: Raw) -> np.ndarray:
+    """Return the root mean square of what each weight is multiplied with, in its shape."""
+    columns = raw[member.name][0].T
+    sizes = [math.sqrt(sum(x * x for x in column) / len(column)) for column in columns]
+    along = 0 if depthwise(member.weight) else 1
+    shape = [len(sizes) if dim == along else 1 for dim in range(member.weight.dim())]
+    return np.reshape(sizes, shape) * np.ones(member.weight.shape)
+
+
+def read_columns(axis: Axis, raw: Raw) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    """Return per slice (activations, weights that meet them) of all features read of it."""
+    slices = [[] for _ in range(axis.size)]
+    for member in axis.voters:
+        if member.dim == 1 or depthwise(member.weight):
+            weight = np.moveaxis(member.weight.numpy().astype(np.float64), member.dim, 0)
+            for j, positions in enumerate(member.index):
+                slices[j] += [(raw[member.name][0][:, p], weight[p].ravel()) for p in positions]
+    return slices
+
+
+def of_products(axis: Axis, raw: Raw) -> list[float]:
+    """The variance of q * k over all pairs of a query and a key, wherever they are from."""
+    (member,) = axis.voters
+    outputs = raw[member.name][1]
+    return [np.outer(outputs[:, q], outputs[:, k]).var() for q, k in member.index]
+
+
+def flap(axis: Axis, raw: Raw) -> list[float]:
+    """An et al. 2024: variance times squared norm of the weight's column, standardised."""
+    s = [sum(x.var() * energy(w) for x, w in pieces) for pieces in read_columns(axis, raw)]
+    s = s if any(s) else of_products(axis, raw)
+    mean = sum(s) / len(s)
+    spread = math.sqrt(sum((x - mean) ** 2 for x in s) / len(s))
+    return [(x - mean) / spread for x in s]
+
+
+def vbp(axis: Axis, raw: Raw) -> list[float]:
+    """Berisha et al. 2025: the variance of what is read of a slice."""
+    columns = read_columns(axis, raw)
+    if not any(columns):
+        return of_products(axis, raw)
+    return [sum(x.var() for x, _ in pieces) / len(pieces) for pieces in columns]
+
+
+def least_squares(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray, ridge: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression of what a layer lacks, by stacking the penalty under the data.
+
+    Minimises mean |y - (weight + D) x - b|^2 + lambda |D|^2, where lambda is `ridge` times the mean
+    variance of the inputs; (samples, inputs) and (samples, outputs) go in.
+    """
+    n, inputs = x.shape
+    centred, target = x - x.mean(0), y - y.mean(0)
+    penalty = math.sqrt(n * ridge * centred.var(0).mean()) * np.eye(inputs)
+    lacking = target - centred @ weight.T
+    stacked = np.vstack([lacking, np.zeros((inputs, y.shape[1]))])
+    change, *_ = np.linalg.lstsq(np.vstack([centred, penalty]), stacked, rcond=None)
+    fitted = weight + change.T
+    return fitted, y.mean(0) - fitted @ x.mean(0)
+
+
+def logits_error(q: np.ndarray, k: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
+    """Return the mean squared error of (left q) . (right k) over all pairs, relative to q . k."""
+    logits = q @ k.T
+    return float(((logits - (q @ left.T) @ (k @ right.T).T) ** 2).sum() / (logits**2).sum())

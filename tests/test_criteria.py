@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import references
 import torch
-from conftest import CLASSES, FAMILIES, axes_of, toy, traced
-from torch.nn import functional as F
+from conftest import FAMILIES, axes_of, kinds_of, toy, traced
 
 from prunekit.axis import AUX, Axis, AxisSpec, Member
-from prunekit.calibrate import gather_gradients
+from prunekit.calibrate import gather
 from prunekit.criteria import CRITERIA
 from prunekit.criteria.base import Criterion
-from prunekit.errors import CriterionError, DataError
+from prunekit.errors import CriterionError
 
 BUILT_IN = CRITERIA.builtin_names()
 
@@ -28,20 +28,22 @@ def one_axis(*weights: torch.Tensor, role: str = "w") -> Axis:
     return Axis(AxisSpec("toy", "w", "w0"), size, members)
 
 
-def with_gradients(name: str) -> list[Axis]:
+@cache
+def informed(name: str, need: str) -> list[Axis]:
+    """Return the axes of a toy with what a criterion needs; shared, never to be modified."""
     model, images, axes = traced(name)
-    return gather_gradients(model, axes, [(images, torch.tensor([0, 3]))])
+    return gather(need, model, axes, [(images, torch.tensor([0, 3]))])
 
 
 # Weights are summed in float32, whose relative error over thousands of them stays below this.
 FLOAT32 = 1e-5
 
 
-def assert_scores(name: str, expected, axes=None, rtol=FLOAT32, **options):
+def assert_scores(name: str, expected, axes=None, rtol=FLOAT32, atol=0.0, **options):
     axes = axes or traced(name)[2]
     scores = CRITERIA.get(expected[0]).configure(**options)(axes)
     for axis, score in zip(axes, scores, strict=True):
-        np.testing.assert_allclose(score, expected[1](axis), rtol=rtol, err_msg=axis.name)
+        np.testing.assert_allclose(score, expected[1](axis), rtol, atol, err_msg=axis.name)
 
 
 # --- the numbers -----------------------------------------------------------------------
@@ -83,10 +85,33 @@ def test_taylor_is_the_first_order_change_of_the_loss(family, square):
         gradients = references.layers_of(axis, lambda member: member.grad)
         return references.taylor(weights, gradients, square)
 
-    axes = with_gradients(family)
+    axes = informed(family, "gradients")
     # A sum of terms that cancel is only as exact as its largest term.
     rtol = 1e-3 if square else FLOAT32  # terms of both signs cancel before they are squared
     assert_scores(family, ("taylor", reference), axes, rtol, square=square)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fisher_is_the_second_order_change_of_the_loss(family):
+    def reference(axis):
+        weights = references.layers_of(axis)
+        squares = references.layers_of(axis, lambda member: member.grad_square)
+        return references.fisher(weights, squares)
+
+    assert_scores(family, ("fisher", reference), informed(family, "squared_gradients"))
+
+
+@pytest.mark.parametrize("name", ["wanda", "flap", "vbp"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_criteria_of_activations_are_the_papers(family, name):
+    model, images, _ = traced(family)
+    raw = references.activations(model, images)
+    reference = getattr(references, name)
+    # Activations are float32, and standardised scores have no scale of their own.
+    rtol, atol = (1e-4, 1e-4) if name == "flap" else (1e-4, 0)
+    axes = informed(family, "activations")
+    assert {axis.kind for axis in axes} == set(kinds_of(family))
+    assert_scores(family, (name, lambda axis: reference(axis, raw)), axes, rtol, atol)
 
 
 def test_random_follows_its_seed_alone():
@@ -136,7 +161,7 @@ def _scaled(axis: Axis) -> Axis:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_permuting_slices_permutes_scores(family, name):
     criterion = CRITERIA.get(name)
-    axes = with_gradients(family) if criterion.needs == "gradients" else traced(family)[2]
+    axes = informed(family, criterion.needs)
     orders = [
         torch.randperm(axis.size, generator=torch.Generator().manual_seed(1)) for axis in axes
     ]
@@ -161,58 +186,40 @@ def test_the_last_slice_standing_scores_one(family, name):
 def test_scoring_leaves_the_model_untouched(name):
     model, images = toy("swin")
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    axes = gather_gradients(model, axes_of(model, images), [(images, torch.tensor([0, 1]))])
-    CRITERIA.get(name)(axes)
+    criterion = CRITERIA.get(name)
+    batch = (images, torch.tensor([0, 1]))
+    criterion(gather(criterion.needs, model, axes_of(model, images), [batch]))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_standardised_scores_have_no_unit_of_their_own(family):
+    for axis, score in zip(traced(family)[2], _scored("flap", family), strict=True):
+        assert abs(score.mean()) < 1e-6, axis.name
+        assert score.square().mean() == pytest.approx(1), axis.name
+
+
+def _scored(name: str, family: str) -> list[torch.Tensor]:
+    criterion = CRITERIA.get(name)
+    return criterion(informed(family, criterion.needs))
+
+
+@pytest.mark.parametrize("name", ["wanda", "flap", "vbp"])
+def test_images_without_contrast_get_finite_scores(name):
+    model, images, axes = traced("swin")
+    CRITERIA.get(name)(gather("activations", model, axes, [(images * 0, torch.zeros(2))]))
+
+
+@pytest.mark.parametrize("name", ["wanda", "flap", "vbp"])
+def test_axes_without_activations_are_refused(name):
+    with pytest.raises(CriterionError, match=r"'toy' has no activations to score by.*among w0"):
+        CRITERIA.get(name)([one_axis(torch.rand(3, 2))])
 
 
 @pytest.mark.parametrize("name", ["magnitude", "lamp", "dimap", "fpgm"])
 def test_a_layer_of_zeros_gets_finite_scores(name):
     (score,) = CRITERIA.get(name)([one_axis(torch.zeros(3, 2), torch.ones(3, 2))])
     assert torch.isfinite(score).all()
-
-
-# --- gradients -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_are_those_of_the_mean_loss_over_all_images(family):
-    model, images = toy(family)
-    many = torch.randn(5, *images.shape[1:], generator=torch.Generator().manual_seed(3))
-    labels = torch.tensor([0, 1, 2, 3, 4])
-    uneven = [(many[:3], labels[:3]), (many[3:], labels[3:])]
-    axes = gather_gradients(model, axes_of(model, images), uneven)
-
-    F.cross_entropy(model(many), labels).backward()
-
-    voters = {m.name: m for axis in axes for m in axis.voters}
-    expected = dict(model.named_parameters())
-    for name, member in voters.items():
-        assert member.grad.abs().max() > 0
-        torch.testing.assert_close(member.grad, expected[name].grad, rtol=1e-4, atol=1e-6)
-    assert all(m.grad is None for axis in axes for m in axis.members if m.role == AUX)
-
-
-def test_gathering_gradients_leaves_no_trace_in_the_model():
-    model, images = toy("vit")
-    model.blocks[0].mlp.fc1.weight.requires_grad_(False)
-    model.train()
-    (axis, *_) = gather_gradients(
-        model, axes_of(model, images, "mlp"), [(images, torch.tensor([0, 1]))]
-    )
-    assert axis.voters[0].grad is not None
-    assert model.training
-    assert all(p.grad is None for p in model.parameters())
-    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
-    assert frozen == ["blocks.0.mlp.fc1.weight"]
-
-
-def test_labels_and_images_that_do_not_fit_are_refused():
-    model, images, axes = traced("vit")
-    with pytest.raises(DataError, match=rf"label {CLASSES}.* {CLASSES} classes"):
-        gather_gradients(model, axes, [(images, torch.tensor([0, CLASSES]))])
-    with pytest.raises(DataError, match="no calibration images"):
-        gather_gradients(model, axes, [])
 
 
 # --- the contract ----------------------------------------------------------------------

@@ -19,5 +19,9 @@ CRITERIA: Registry[Criterion] = Registry(
         "dimap": "prunekit.criteria.dimap:dimap",
         "fpgm": "prunekit.criteria.fpgm:fpgm",
         "taylor": "prunekit.criteria.taylor:taylor",
+        "fisher": "prunekit.criteria.fisher:fisher",
+        "wanda": "prunekit.criteria.wanda:wanda",
+        "flap": "prunekit.criteria.flap:flap",
+        "vbp": "prunekit.criteria.vbp:vbp",
     },
 )

@@ -2,98 +2,42 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..axis import Axis
-from ..errors import CriterionError
-from ..registry import unknown
+from ..errors import CriterionError, PruneError
+from ..plugin import FunctionPlugin
 from . import CRITERIA
 
-Need = Literal["nothing", "gradients"]
+Need = Literal["nothing", "gradients", "squared_gradients", "activations"]
 Scope = Literal["axis", "kind", "model"]
 SCOPES: tuple[Scope, ...] = ("axis", "kind", "model")
 
 
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(FunctionPlugin):
     """A criterion and what it declares about itself.
 
     Attributes:
         name: What it is registered under.
         function: From all axes, and its options as keywords, to one (size,) score per
             axis; higher means keep.
+        options: Values for the function's keyword-only parameters, over its defaults.
         needs: What must be gathered on calibration images first.
         scope: Where its scores are comparable: within an `axis`, within all axes of one
             `kind`, or across the `model`.
-        options: Values for the function's keyword-only parameters, over its defaults.
     """
 
-    name: str
-    function: Callable[..., Sequence[Tensor]]
+    noun: ClassVar[str] = "criterion"
+    error: ClassVar[type[PruneError]] = CriterionError
+
     needs: Need = "nothing"
     scope: Scope = "axis"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def origin(self) -> str:
-        """Where the function was defined, as "module:name"."""
-        return f"{self.function.__module__}:{self.function.__qualname__}"
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The options it knows, with their default values."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-    def configure(self, **options: Any) -> Criterion:
-        """Return this criterion with other options.
-
-        Raises:
-            CriterionError: It has no such option, or the value is of another type than
-                the default.
-        """
-        for option, value in options.items():
-            if option not in self.defaults:
-                known = list(self.defaults)
-                said = unknown(f"option of criterion {self.name!r}", option, known)
-                raise CriterionError(said if known else f"Criterion {self.name!r} has no options.")
-            default = self.defaults[option]
-            if type(value) is not type(default):
-                raise CriterionError(
-                    f"Option {option!r} of criterion {self.name!r} got {value!r}; expected "
-                    f"{type(default).__name__}, such as {default!r}."
-                )
-        return replace(self, options={**self.options, **options})
-
-    def parse(self, option: str, text: str) -> Any:
-        """Turn an option's text, as written on a command line, into its default's type.
-
-        Raises:
-            CriterionError: The text cannot be read so.
-        """
-        default = self.defaults.get(option)
-        value: Any
-        if isinstance(default, bool):
-            value = {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
-        elif isinstance(default, int | float):
-            try:
-                value = type(default)(text)
-            except ValueError:
-                value = None
-        else:
-            return text
-        if value is None:
-            raise CriterionError(
-                f"Option {option!r} of criterion {self.name!r} got {text!r}; expected "
-                f"{type(default).__name__}, such as {default!r}."
-            )
-        return value
 
     def __call__(self, axes: Sequence[Axis]) -> list[Tensor]:
         """Score all axes.
@@ -137,7 +81,8 @@ def criterion(
 
     Args:
         name: What `--criterion` and `prune(criterion=...)` will call it.
-        needs: "gradients" if it reads `member.grad`.
+        needs: "gradients" if it reads `member.grad`, "squared_gradients" if `grad_square`,
+            "activations" if `inputs` or `outputs`.
         scope: Where its scores are comparable; what `--scope` defaults to.
 
     Raises:

@@ -1,0 +1,44 @@
+"""One pass over calibration images: what criteria need to know beyond the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Tensor, nn
+
+from ..axis import Axis
+from ..criteria.base import Need
+from .activations import gather_activations
+from .gradients import gather_gradients, gather_squared_gradients
+
+Images = Iterable[tuple[Tensor, Tensor]]
+GATHER: dict[Need, Callable[[nn.Module, Sequence[Axis], Images], list[Axis]]] = {
+    "nothing": lambda model, axes, images: list(axes),
+    "gradients": gather_gradients,
+    "squared_gradients": gather_squared_gradients,
+    "activations": gather_activations,
+}
+
+
+def gather(
+    need: Need,
+    model: nn.Module,
+    axes: Sequence[Axis],
+    images: Images,
+) -> list[Axis]:
+    """Return the axes with what a criterion needs, and nothing else.
+
+    Args:
+        need: What the criterion declares.
+        model: The model that was traced; it runs in evaluation mode and is not modified.
+        axes: What was traced.
+        images: Batches of images and labels; activations need no labels.
+
+    Raises:
+        DataError: There are no images, or a label is outside the model's classes.
+        AdapterError: A layer with a say in the scores took no part in the forward pass.
+    """
+    return GATHER[need](model, axes, images)
+
+
+__all__ = ["gather", "gather_activations", "gather_gradients", "gather_squared_gradients"]
