@@ -3,9 +3,11 @@
     model.safetensors   the small model's weights
     plan.json           how to build the large model, and what stays of it
     report.json         what was measured
+    history.jsonl       if it was fine-tuned: what each epoch brought
+    learning_curve.svg  and a picture of that
 
-Each file holds the digest of the one before it in this list, and the last one its own, so
-that none can change alone.
+The plan holds the digest of the weights, and the report those of the plan, of the last two
+files and its own, so that none can change alone.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from .plan import Plan
 from .provenance import versions
 from .result import Result
 from .shrink import shrunk
+from .training.history import CURVE, HISTORY
 
 FORMAT = 1
 DTYPES = {
@@ -43,33 +46,73 @@ DTYPES = {
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 }
 WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
+NEEDED, OPTIONAL = {WEIGHTS, PLAN, REPORT}, {HISTORY, CURVE}
 
 
-def save(result: Result, directory: str | Path) -> None:
+def save(result: Result, directory: str | Path, extras: Mapping[str, str] | None = None) -> None:
     """Write an artifact: all of it, or nothing.
 
     Args:
         result: What to write.
         directory: Made if need be; an artifact that is there is replaced, and stays as it
             was if anything goes wrong.
+        extras: Contents of the optional files, by their names.
 
     Raises:
         ArtifactError: The directory cannot be written, or holds something else.
     """
-    with _replacing(Path(directory)) as partial:
-        state = {k: v.detach().cpu().clone() for k, v in result.model.state_dict().items()}
+    plan = {
+        "format": FORMAT,
+        "architecture": asdict(result.architecture) if result.architecture else None,
+        "adapter": result.recipe["adapter"],
+        "plan": result.plan.to_json(),
+    }
+    _save(Path(directory), result.model, plan, result.report(), extras or {})
+
+
+def save_tuned(
+    source: str | Path,
+    directory: str | Path,
+    model: nn.Module,
+    report: Mapping[str, Any],
+    extras: Mapping[str, str],
+) -> None:
+    """Write an artifact with the plan of another one, but weights and a report of its own.
+
+    Args:
+        source: The other artifact.
+        directory: Where to; it may be the same.
+        model: The source's model, with other weights.
+        report: What is now known about it.
+        extras: Contents of the optional files, by their names.
+
+    Raises:
+        ArtifactError: The source is corrupt, or the directory cannot be written.
+    """
+    _save(Path(directory), model, read_plan(Path(source)), report, extras)
+
+
+def _save(
+    directory: Path,
+    model: nn.Module,
+    plan: Mapping[str, Any],
+    report: Mapping[str, Any],
+    extras: Mapping[str, str],
+) -> None:
+    with _replacing(directory) as partial:
+        state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial / WEIGHTS)
         plan = {
-            "format": FORMAT,
-            "architecture": asdict(result.architecture) if result.architecture else None,
-            "adapter": result.recipe["adapter"],
-            "dtype": str(next(result.model.parameters()).dtype).removeprefix("torch."),
-            "plan": result.plan.to_json(),
+            **plan,
+            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
             "versions": versions(),
             "weights_sha256": _digest(partial / WEIGHTS),
         }
         _write(partial / PLAN, plan)
-        report = {**result.report(), "plan_sha256": _digest(partial / PLAN)}
+        for name, text in extras.items():
+            (partial / name).write_text(text, "utf-8")
+        files = {name: _digest(partial / name) for name in extras}
+        report = {**report, "plan_sha256": _digest(partial / PLAN), "files": files}
         _write(partial / REPORT, {**report, "sha256": _digest_of(report)})
 
 
@@ -123,7 +166,7 @@ def load(
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
-    """Return the contents of plan.json, once all three files have proved to be unaltered.
+    """Return the contents of plan.json, once all files have proved to be unaltered.
 
     Raises:
         ArtifactError: They have not.
@@ -158,7 +201,24 @@ def read_report(directory: Path) -> dict[str, Any]:
     report = _read(directory / REPORT)
     if report.pop("sha256", None) != _digest_of(report):
         raise _altered(directory / REPORT)
+    for name, digest in report.get("files", {}).items():
+        if name not in OPTIONAL or not (directory / name).is_file():
+            raise ArtifactError(
+                f"{str(directory)!r} is not a whole artifact: {name} is missing; save it again."
+            )
+        _verify(directory / name, digest)
     return report
+
+
+def read_history(directory: Path) -> list[dict[str, Any]]:
+    """Return what each epoch of fine-tuning brought; empty if there was none.
+
+    Raises:
+        ArtifactError: There is no artifact, or it is corrupt.
+    """
+    if HISTORY not in read_report(directory).get("files", {}):
+        return []
+    return [json.loads(line) for line in (directory / HISTORY).read_text("utf-8").splitlines()]
 
 
 def check_writable(directory: str | Path) -> None:
@@ -219,8 +279,8 @@ def _explained(target: Path) -> Iterator[None]:
 def _check_replaceable(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise ArtifactError(f"{str(target)!r} is a file; name a directory.")
-    strangers = [p.name for p in target.iterdir()] if target.is_dir() else []
-    if strangers and set(strangers) != {WEIGHTS, PLAN, REPORT}:
+    found = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if found and not NEEDED <= found <= NEEDED | OPTIONAL:
         raise ArtifactError(
             f"{str(target)!r} holds something other than an artifact; name a new or an empty "
             "directory."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,10 +34,11 @@ def _title(report: Report) -> Text:
     recipe = report["recipe"]
     options = ",".join(f"{k}={v}" for k, v in recipe["options"].items() if k != "seed")
     criterion = f"{recipe['criterion']}:{options}" if options else recipe["criterion"]
+    tuned = ", fine-tuned" if report.get("finetune") else ""
     title = Text(f"{recipe['arch']}", style="bold")
     return title.append(
-        f"  {criterion}, scope {recipe['scope']}, axes {'+'.join(recipe['axes'])}, "
-        f"weights {recipe['weights']}",
+        f"  {criterion}, scope {recipe['scope']}, {_repair(recipe)}"
+        f"axes {'+'.join(recipe['axes'])}, weights {recipe['weights']}{tuned}",
         style="not bold",
     )
 
@@ -108,8 +110,46 @@ def _facts(report: Report) -> Table:
         "measured",
         f"on {recipe['device']}, threads {recipe['threads']}, seed {recipe['seed']}{tested}",
     )
+    if recipe["steps"] > 1:
+        table.add_row("steps", _steps(report))
+    if recipe["repair"] != "none":
+        table.add_row("repair", _gain(report))
+    if report.get("finetune"):
+        table.add_row("finetune", _tuning(report["finetune"]))
     table.add_row("seconds", "  ".join(f"{k} {v:.2f}" for k, v in report["seconds"].items()))
     return table
+
+
+def _repair(recipe: Mapping[str, Any]) -> str:
+    if recipe["repair"] == "none":
+        return ""
+    options = ",".join(f"{k}={v}" for k, v in recipe["repair_options"].items())
+    return f"repair {recipe['repair']}{':' if options else ''}{options}, "
+
+
+def _steps(report: Report) -> str:
+    asked = ", ".join(f"{one['asked']:.1%}" for one in report["rounds"])
+    return f"{report['recipe']['schedule']}: {asked} of the whole model"
+
+
+def _gain(report: Report) -> str:
+    """Say what the repairs of all rounds did to the layers they touched."""
+    gains = [gain for one in report["rounds"] for gain in one["repaired"].values()]
+    before, after = (statistics.mean(gain[side] for gain in gains) for side in ("before", "after"))
+    return (
+        f"{report['recipe']['repair']} on {report['recipe']['calibration']} images: mean error of "
+        f"{len(gains)} refits {before:.2%} to {after:.2%} of the outputs' variance"
+    )
+
+
+def _tuning(tuned: Mapping[str, Any]) -> str:
+    before, after = tuned["test_top1_before"], tuned["test_top1"]
+    gain = f"test top-1 {before:.2f} to {after:.2f} %" if before is not None else f"{after:.2f} %"
+    return (
+        f"{tuned['recipe']}, {tuned['epochs']} epochs on {tuned['images']:,} images of "
+        f"{tuned['data']}, from {' and '.join(tuned['learnt_from'])}: {gain}; kept epoch "
+        f"{tuned['best_epoch']}, best on {tuned['validation']:,} held-out training images"
+    )
 
 
 def _count(value: float, unit: str = "") -> str:

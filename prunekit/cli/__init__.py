@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import PruneError
-from . import check, run, show
+from . import check, finetune, run, show
 from .common import INTERRUPTED
 
 
@@ -49,5 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_list(commands.add_parser("list", help="criteria, adapters, architectures and data"))
     show.add_show(commands.add_parser("show", help="the report of a saved model"))
     show.add_eval(commands.add_parser("eval", help="the accuracy of a saved model"))
-    check.add(commands.add_parser("check", help="put a criterion or an adapter to the test"))
+    finetune.add(commands.add_parser("finetune", help="recover accuracy by training a saved model"))
+    check.add(
+        commands.add_parser("check", help="put a criterion, a repair or an adapter to the test")
+    )
     return parser

@@ -8,7 +8,7 @@ from .common import progress
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("noun", choices=("criterion", "adapter"))
+    parser.add_argument("noun", choices=("criterion", "repair", "adapter"))
     parser.add_argument("name")
     parser.set_defaults(run=_check)
 
@@ -17,10 +17,14 @@ def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     with progress("load torch"):
-        from ..testing import adapter_checks, criterion_checks
+        from .. import testing
 
-        find = criterion_checks if options.noun == "criterion" else adapter_checks
-        checks = find(options.name)
+        find = {
+            "criterion": testing.criterion_checks,
+            "repair": testing.repair_checks,
+            "adapter": testing.adapter_checks,
+        }
+        checks = find[options.noun](options.name)
     console, failed = Console(), 0
     for check in checks:
         problem = check.problem()

@@ -32,10 +32,11 @@ def _list(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from .. import zoo
+    from .. import recipes, zoo
     from ..adapters import ADAPTERS
     from ..criteria import CRITERIA
     from ..datasets import DATASETS
+    from ..repairs import REPAIRS
 
     def table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
         grid = Table(box=None, pad_edge=False, show_header=False, title=title, title_justify="left")
@@ -55,9 +56,19 @@ def _list(options: argparse.Namespace) -> int:
         )
         for card in map(zoo.card, zoo.names())
     ]
+    training = [
+        (
+            name,
+            f"{recipe.epochs} epochs in batches of {recipe.batch_size}"
+            + (", distilled from the dense model" if recipe.distill else ""),
+        )
+        for name, recipe in ((name, recipes.find(name)) for name in recipes.names())
+    ]
     console = Console()
     for title, rows in (
         ("criteria", [(name, CRITERIA.summary(name)) for name in CRITERIA.names()]),
+        ("repairs", [(name, REPAIRS.summary(name)) for name in REPAIRS.names()]),
+        ("recipes, for fine-tuning", training),
         ("adapters", [(name, ADAPTERS.summary(name)) for name in ADAPTERS.names()]),
         ("architectures, besides any timm name", zoo_models + short),
         ("data, besides any folder of images", list(DATASETS.items())),
