@@ -7,7 +7,7 @@ the scope alone; the budget only decides how far along the chain to go.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,11 +25,13 @@ class Unit:
         axes: The axes.
         orders: Per axis, the slices of each group, best first, (groups, length).
         ranked: The mean score of the r-th best slices of all groups, (length,), descending.
+        whole: How many slices per group there were before anything was ever pruned.
     """
 
     axes: tuple[Axis, ...]
     orders: tuple[Tensor, ...]
     ranked: tuple[float, ...]
+    whole: int
 
     @property
     def length(self) -> int:
@@ -49,14 +51,18 @@ class Event:
     count: int
 
 
-def make_units(axes: Sequence[Axis], scores: Sequence[Tensor]) -> list[Unit]:
+def make_units(
+    axes: Sequence[Axis], scores: Sequence[Tensor], whole: Mapping[str, int] | None = None
+) -> list[Unit]:
     together: dict[str, list[int]] = {}
     for number, axis in enumerate(axes):
         together.setdefault(axis.spec.match or f"axis {axis.name}", []).append(number)
-    return [_unit([(axes[n], scores[n]) for n in numbers]) for numbers in together.values()]
+    return [
+        _unit([(axes[n], scores[n]) for n in numbers], whole or {}) for numbers in together.values()
+    ]
 
 
-def _unit(scored: Sequence[tuple[Axis, Tensor]]) -> Unit:
+def _unit(scored: Sequence[tuple[Axis, Tensor]], whole: Mapping[str, int]) -> Unit:
     orders, ranked = [], []
     for axis, score in scored:
         groups = score.view(axis.spec.groups, -1)  # (groups, length)
@@ -66,7 +72,12 @@ def _unit(scored: Sequence[tuple[Axis, Tensor]]) -> Unit:
         orders.append(ordered.indices + starts)
         ranked.append(ordered.values)
     mean = torch.cat(ranked).mean(0)
-    return Unit(tuple(axis for axis, _ in scored), tuple(orders), tuple(mean.tolist()))
+    return Unit(
+        tuple(axis for axis, _ in scored),
+        tuple(orders),
+        tuple(mean.tolist()),
+        whole.get(scored[0][0].name, len(mean)),
+    )
 
 
 def make_chain(units: Sequence[Unit], scope: str, floor: float, multiple: int) -> list[Event]:
@@ -134,7 +145,7 @@ def _allowed(length: int, least: int, step: int) -> tuple[int, ...]:
 
 def _least(unit: Unit, floor: float) -> int:
     """Return the fewest slices to keep; a product a hair above a whole number is that number."""
-    return max(1, math.ceil(floor * unit.length - 1e-9))
+    return min(unit.length, max(1, math.ceil(floor * unit.whole - 1e-9)))
 
 
 def _step(unit: Unit, multiple: int) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,32 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from .adapters.base import Adapter
-from .axis import Axis
-from .calibrate import gather_gradients
 from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
 from .data import Data, batches
 from .errors import BudgetError, CriterionError, DataError
-from .graph import trace
-from .measure import (
-    EVAL_BATCH,
-    Stats,
-    accuracy,
-    latencies,
-    mac_terms,
-    param_terms,
-    peak_memory,
-    stats,
-)
-from .plan import BYS, CLOSE_ENOUGH, Budget, By, make_plan
+from .measure import EVAL_BATCH, Stats, accuracy, latencies, peak_memory, stats
+from .plan import BYS, CLOSE_ENOUGH, Budget, By
+from .plugin import configured
 from .provenance import processor, versions
+from .recipes import Recipe, settings_of
 from .registry import unknown
+from .repairs import REPAIRS
+from .repairs.base import Repair
 from .result import Result
-from .shrink import shrunk
-from .subject import Subject, find_images, find_specs, find_subject
-from .verify import silence, verify
-
-CALIBRATION_BATCH = 64  # images in a forward and backward pass
+from .rounds import Schedule, combine, ratios
+from .step import Choices, Watch, take_step
+from .subject import find_images, find_subject
+from .training import Epoch
 
 
 def prune(
@@ -48,11 +37,15 @@ def prune(
     *,
     by: By = "params",
     scope: Scope | None = None,
+    repair: str | Repair = "none",
     axes: Sequence[str] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     floor: float = 0.1,
     multiple: int = 8,
+    steps: int = 1,
+    schedule: Schedule = "cubic",
+    finetune: Recipe | None = None,
     adapter: Adapter | None = None,
     example_input: Tensor | None = None,
     weights: str = "auto",
@@ -63,6 +56,7 @@ def prune(
     device: str = "auto",
     seed: int = 0,
     on_step: Callable[[str], None] = lambda step: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Result:
     """Make a physically smaller model.
 
@@ -73,67 +67,90 @@ def prune(
         by: What the ratio counts: `params`, `macs`, or `slices` of the chosen axes.
         scope: Where slices compete: within an `axis`, all axes of a `kind`, or the `model`;
             the criterion's own scope unless given.
+        repair: What adjusts the weights that stay: a registered name, or a Repair.
         axes: Kinds of axes that may shrink; the adapter's default unless given.
         include: Globs on axis names; only these may shrink. All unless given.
         exclude: Globs on axis names that may not shrink.
         floor: The smallest fraction of an axis to keep.
         multiple: Kept MLP and width sizes are multiples of this.
+        steps: In how many rounds of scoring, cutting, repairing and training to get there.
+        schedule: How much to remove in each: the same (`linear`), or most at first (`cubic`).
+        finetune: How to train after every round, on training images; not at all unless given.
+            If the recipe distils, the teacher is the model that came in.
         adapter: What knows the model; found among the registered ones unless given.
         example_input: One batch of inputs; needed for models that are not timm's.
         weights: For a name: `auto`, `pretrained`, `random` or a file.
         data: A named data set or an image folder; the zoo's own for a model of the zoo.
         data_dir: Where the full Fashion-MNIST lies.
-        calibration: How many calibration images a criterion may see.
+        calibration: How many training images criterion and repair may see.
         evaluate: Also measure latency, memory and, where there is data, accuracy.
         device: `auto`, `cpu` or `cuda`; a model of your own stays where it is on `auto`.
-        seed: Seed of random weights and scores, calibration images and the parity input.
+        seed: Seed of random weights and scores, calibration images, training and the parity
+            input.
         on_step: Called with the name of each step as it starts.
+        on_epoch: Called after every epoch of training.
 
     Raises:
         PruneError: One of its children, in a sentence that says what to do; nothing has
             been modified or written then.
     """
     chosen = configure(criterion, seed)
-    budget = _precheck(ratio, by, scope, calibration)
-    scope = scope or chosen.scope
-    steps = _Steps(on_step)
-    with steps("build"):
+    mending = configured(REPAIRS, repair)
+    by = _precheck(ratio, by, scope, calibration)
+    targets = ratios(ratio, steps, schedule)
+    informed = chosen.needs != "nothing" or mending.needs != "nothing"
+    watch = Watch(on_step)
+    with watch("build"):
         subject = find_subject(model, weights, adapter, example_input, device, seed)
-        images = find_images(subject, data, data_dir, evaluate or chosen.needs != "nothing")
-    with steps("trace"):
-        kinds = tuple(axes or subject.adapter.default_kinds)
-        specs = find_specs(subject, kinds, include, exclude)
-        traced = trace(subject.model, specs, subject.adapter, subject.example)
-    with steps("score"):
-        scores = chosen(_informed(traced, chosen, subject, images, calibration, seed))
-    with steps("plan"):
-        budget = _filled(budget, traced, subject)
-        plan = make_plan(traced, scores, budget, scope=scope, floor=floor, multiple=multiple)
-    with steps("silence"):  # before there is a small model, to have one copy at a time
-        reference = silence(subject, traced, plan)
-    with steps("shrink"):
-        small = shrunk(subject.model, traced, plan, subject.adapter).eval()
-    with steps("verify"):
-        parity = verify(reference, small)
-    with steps("measure"):
+        wanted = evaluate or informed or finetune is not None
+        images = find_images(subject, data, data_dir, wanted)
+    choices = Choices(
+        criterion=chosen,
+        scope=scope or chosen.scope,
+        repair=mending,
+        recipe=finetune,
+        kinds=tuple(axes or subject.adapter.default_kinds),
+        include=tuple(include),
+        exclude=tuple(exclude),
+        by=by,
+        floor=floor,
+        multiple=multiple,
+        data=images,
+        calibration=calibration,
+        seed=seed,
+    )
+    first = step = take_step(subject, targets[0], choices, watch, None, on_epoch)
+    plan, rounds = first.plan, [first.round]
+    for target in targets[1:]:
+        before_it = replace(subject, model=step.model)
+        step = take_step(before_it, target, choices, watch, first.whole, on_epoch)
+        plan = combine(first.axes, plan, step.axes, step.plan)
+        rounds.append(step.round)
+    small = step.model
+    with watch("measure"):
         before, after = _measured((subject.model, small), subject.example, evaluate)
     if evaluate and images:
-        with steps("evaluate"):
+        with watch("evaluate"):
             before, after = _tested((subject.model, small), (before, after), images)
     recipe = {
         **subject.origin(),
         "criterion": chosen.name,
         "options": dict(chosen.options),
-        "scope": scope,
-        "axes": list(kinds),
+        "scope": choices.scope,
+        "repair": mending.name,
+        "repair_options": dict(mending.options),
+        "axes": list(choices.kinds),
         "include": list(include),
         "exclude": list(exclude),
         "ratio": ratio,
         "by": by,
         "floor": floor,
         "multiple": multiple,
+        "steps": steps,
+        "schedule": schedule if steps > 1 else None,
+        "finetune": settings_of(finetune) if finetune else None,
         "data": images.name if images else None,
-        "calibration": calibration if chosen.needs != "nothing" else None,
+        "calibration": calibration if informed else None,
         "seed": seed,
         **_setting(small),
     }
@@ -142,12 +159,12 @@ def prune(
         plan,
         before,
         after,
-        parity,
+        tuple(rounds),
         recipe,
-        steps.seconds,
+        watch.seconds,
         warnings=subject.warnings,
         architecture=subject.architecture,
-        kinds={axis.name: axis.kind for axis in traced},
+        kinds={axis.name: axis.kind for axis in first.axes},
     )
     return replace(result, warnings=(*result.warnings, *_misses(result)))
 
@@ -163,32 +180,13 @@ def configure(criterion: str | Criterion, seed: int) -> Criterion:
         RegistryError: Nothing has that name.
         CriterionError: It has no such option, or the value is not understood.
     """
-    if isinstance(criterion, str):
-        name, _, text = criterion.partition(":")
-        found = CRITERIA.get(name)
-        given = [part.partition("=") for part in text.split(",") if part]
-        criterion = found.configure(**{key: found.parse(key, value) for key, _, value in given})
-    if "seed" in criterion.defaults and "seed" not in criterion.options:
-        criterion = criterion.configure(seed=seed)
-    return criterion
+    found = configured(CRITERIA, criterion)
+    if "seed" in found.defaults and "seed" not in found.options:
+        found = found.configure(seed=seed)
+    return found
 
 
-class _Steps:
-    """Names each step as it starts, and notes how long it took."""
-
-    def __init__(self, on_step: Callable[[str], None]):
-        self._on_step = on_step
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        self._on_step(name)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-
-def _precheck(ratio: float, by: str, scope: str | None, calibration: int) -> Budget:
+def _precheck(ratio: float, by: str, scope: str | None, calibration: int) -> By:
     """Refuse what cannot be right before anything slow happens."""
     if by not in BYS:
         raise BudgetError(unknown("budget", by, BYS))
@@ -196,38 +194,9 @@ def _precheck(ratio: float, by: str, scope: str | None, calibration: int) -> Bud
         raise CriterionError(unknown("scope", scope, SCOPES))
     if calibration < 1:
         raise DataError(f"Asked for {calibration} calibration images; expected 1 or more.")
-    return Budget(ratio, next(known for known in BYS if known == by), total=0)
-
-
-def _informed(
-    axes: list[Axis],
-    criterion: Criterion,
-    subject: Subject,
-    images: Data | None,
-    calibration: int,
-    seed: int,
-) -> list[Axis]:
-    """Give the criterion what it declared that it needs, and nothing else."""
-    if criterion.needs == "nothing":
-        return axes
-    if images is None or images.calibration is None:
-        raise DataError(
-            f"Criterion {criterion.name!r} needs calibration images; pass data, such as "
-            "fashion-mnist-mini or a folder with a train folder in it."
-        )
-    drawn = batches(images.calibration, CALIBRATION_BATCH, limit=calibration, seed=seed)
-    return gather_gradients(subject.model, axes, drawn)
-
-
-def _filled(budget: Budget, axes: Sequence[Axis], subject: Subject) -> Budget:
-    """Put the model's costs into the budget."""
-    if budget.by == "slices":
-        return replace(budget, total=float(sum(axis.size for axis in axes)))
-    if budget.by == "macs":
-        terms = mac_terms(subject.model, axes, subject.example)
-    else:
-        terms = param_terms(subject.model)
-    return replace(budget, total=sum(term.cost for term in terms), terms=terms)
+    known = next(known for known in BYS if known == by)
+    Budget(ratio, known, total=0)  # checks the ratio
+    return known
 
 
 def _measured(

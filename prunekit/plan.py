@@ -115,6 +115,7 @@ def make_plan(
     scope: Literal["axis", "kind", "model"] = "kind",
     floor: float = 0.1,
     multiple: int = 8,
+    whole: Mapping[str, int] | None = None,
 ) -> Plan:
     """Choose what stays.
 
@@ -132,6 +133,8 @@ def make_plan(
         floor: The smallest fraction of an axis to keep, in [0, 1]; one slice always stays.
         multiple: Sizes of rounded axes are multiples of this, nearest rather than floor;
             1 rounds nothing.
+        whole: Axis name to the slices per group that the floor is a fraction of; what there is
+            now, unless given.
 
     Returns:
         The plan; a larger ratio never gets less removed.
@@ -144,7 +147,7 @@ def make_plan(
         raise BudgetError(f"The floor is {floor}; expected a fraction from 0 to 1.")
     if multiple < 1:
         raise BudgetError(f"The multiple is {multiple}; expected 1 or more.")
-    units = make_units(axes, scores)
+    units = make_units(axes, scores, whole)
     chain = make_chain(units, scope, floor, multiple)
     cost = _Cost(units, budget)
     counts = _solve(chain, units, cost, budget)

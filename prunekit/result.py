@@ -12,6 +12,7 @@ from torch import nn
 from .measure import Stats
 from .models import Architecture
 from .plan import Plan
+from .reconstruct import Repaired
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,23 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Round:
+    """One round of pruning.
+
+    Attributes:
+        asked: The fraction of the budget to be gone after it.
+        parity: The comparison of what was cut with what was masked.
+        repaired: Layer, or axis of queries and keys, to what its repair gained.
+        trained: How the training after it went, as plain data; None without any.
+    """
+
+    asked: float
+    parity: Parity
+    repaired: Mapping[str, Repaired] = field(default_factory=dict)
+    trained: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """A pruned model, and all there is to know about how it came to be.
 
@@ -45,7 +63,7 @@ class Result:
         model: The small model, in evaluation mode.
         plan: Which slices of each axis stayed.
         before, after: What the large and the small model cost.
-        parity: The comparison with the masked model.
+        rounds: What happened in each round of pruning, in order.
         recipe: Everything that determines the result, and the versions it was made with.
         seconds: Wall-clock time of each step.
         warnings: What is right but may surprise.
@@ -57,12 +75,18 @@ class Result:
     plan: Plan
     before: Stats
     after: Stats
-    parity: Parity
+    rounds: tuple[Round, ...]
     recipe: Mapping[str, Any]
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     architecture: Architecture | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parity(self) -> Parity:
+        """The comparison with the masked model, of the round where it is worst."""
+        parities = [one.parity for one in self.rounds]
+        return max(parities, key=lambda parity: parity.difference / parity.scale)
 
     @property
     def got(self) -> float:
@@ -84,6 +108,7 @@ class Result:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "parity": {**asdict(self.parity), "holds": self.parity.holds},
+            "rounds": [asdict(one) for one in self.rounds],
             "axes": kept,
             "seconds": dict(self.seconds),
             "recipe": dict(self.recipe),

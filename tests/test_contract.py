@@ -1,19 +1,28 @@
 """Every registered plug-in against every public check."""
 
+from operator import attrgetter
+
 import pytest
 import torch
 
 from prunekit.adapters import ADAPTERS
 from prunekit.criteria import CRITERIA
 from prunekit.criteria.base import Criterion
-from prunekit.testing import adapter_checks, criterion_checks, example_axes
+from prunekit.repairs import REPAIRS
+from prunekit.testing import adapter_checks, criterion_checks, example_axes, repair_checks
 
 CRITERION_CHECKS = [(name, check) for name in CRITERIA.names() for check in criterion_checks(name)]
+REPAIR_CHECKS = [(name, check) for name in REPAIRS.names() for check in repair_checks(name)]
 ADAPTER_CHECKS = [(name, check) for name in ADAPTERS.names() for check in adapter_checks(name)]
 
 
 @pytest.mark.parametrize(("name", "check"), CRITERION_CHECKS, ids=str)
 def test_every_criterion_keeps_the_contract(name, check):
+    check()
+
+
+@pytest.mark.parametrize(("name", "check"), REPAIR_CHECKS, ids=str)
+def test_every_repair_keeps_the_contract(name, check):
     check()
 
 
@@ -32,10 +41,43 @@ def test_the_checks_find_a_broken_criterion():
         check.claim for check in criterion_checks(Criterion("broken", _broken)) if check.problem()
     ]
     assert problems == [
-        "leaves weights and gradients untouched",
+        "leaves weights, gradients and statistics untouched",
         "needs no more than it declares",
         "permutes its scores with the slices",
     ]
+
+
+READERS = {
+    "gradients": lambda m: m.grad,
+    "squared_gradients": lambda m: m.grad_square,
+    "activations": lambda m: m.inputs.mean + m.outputs.mean,
+}
+
+
+@pytest.mark.parametrize("declared", ["nothing", *READERS])
+@pytest.mark.parametrize("need", READERS)
+def test_the_checks_find_a_criterion_that_needs_more_than_it_declares(need, declared):
+    def reads(axes):
+        return [axis.reduce(lambda m: READERS[need](m) * m.weight) for axis in axes]
+
+    checks = criterion_checks(Criterion("reads", reads, needs=declared))
+    problems = [check.claim for check in checks if check.problem()]
+    assert problems == ([] if need == declared else ["needs no more than it declares"])
+
+
+MOMENTS = ["inputs.mean", "inputs.variance", "outputs.mean", "outputs.variance"]
+
+
+@pytest.mark.parametrize("field", ["weight", "index", "grad", "grad_square", *MOMENTS])
+def test_the_checks_find_a_criterion_that_writes_to(field):
+    def writes(axes):
+        for axis in axes:
+            attrgetter(field)(axis.voters[-1]).mul_(2)
+        return [torch.arange(axis.size) for axis in axes]
+
+    checks = criterion_checks(Criterion("writes", writes, needs="activations"))
+    found = [check for check in checks if "untouched" in check.claim]
+    assert "was changed" in found[0].problem()
 
 
 def test_the_checks_find_an_adapter_that_forgets_cached_attributes(monkeypatch):

@@ -100,7 +100,7 @@ def test_criteria_get_gradients_only_if_they_ask(swin):
     asks = Criterion("seeing", look, needs="gradients")
     prune(swin, asks, 0.3, data="fashion-mnist-mini", calibration=8)
     assert all(grad.abs().sum() > 0 for grad in seen)
-    with pytest.raises(DataError, match="needs calibration images"):
+    with pytest.raises(DataError, match="needs training images"):
         prune(swin, asks, 0.3)
 
 

@@ -46,7 +46,15 @@ def attention_axes(
     proj = Tie(f"{name}.proj.weight", 1, Fold((heads, dim), (0, 1)))
     return [
         *specs,
-        AxisSpec(f"{name}.qk", "head_dim", ties=qk, groups=heads, match=name, rounded=False),
+        AxisSpec(
+            f"{name}.qk",
+            "head_dim",
+            ties=qk,
+            groups=heads,
+            match=name,
+            rounded=False,
+            product=True,
+        ),
         AxisSpec(
             f"{name}.v",
             "head_dim",

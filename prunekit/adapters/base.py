@@ -60,6 +60,15 @@ class Adapter(ABC):
         """Name parameters, or whole modules, that the graph must not couple to any axis."""
         return ()
 
+    def blocks(self, model: nn.Module) -> list[str]:
+        """Name modules that run one after the other, each on the output of the one before alone.
+
+        A repair then works through the model block by block, and holds the input of one block
+        at a time. Without blocks it runs the whole model for every layer, which is as right, but
+        slow for deep models.
+        """
+        return []
+
     def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:  # noqa: B027  (optional)
         """Reset what the model caches about its own shape, once it is smaller.
 
@@ -125,6 +134,19 @@ def module(model: nn.Module, name: str, *types: type[M]) -> M:
     return found
 
 
+def stage_blocks(model: nn.Module, stages: str) -> list[str]:
+    """Name the blocks of a hierarchical model of timm: per stage, downsampling comes first."""
+    from torch.nn import Identity
+
+    names = []
+    for number, stage in enumerate(model.get_submodule(stages).children()):
+        name = f"{stages}.{number}"
+        if not isinstance(stage.get_submodule("downsample"), Identity):
+            names.append(f"{name}.downsample")
+        names += [f"{name}.blocks.{block}" for block, _ in stage.blocks.named_children()]  # type: ignore[union-attr]
+    return names
+
+
 def select(specs: Sequence[AxisSpec], kinds: Sequence[str], adapter: Adapter) -> list[AxisSpec]:
     """Keep the axes of the given kinds.
 
@@ -144,4 +166,4 @@ def select(specs: Sequence[AxisSpec], kinds: Sequence[str], adapter: Adapter) ->
     return [spec for spec in specs if spec.kind in kinds]
 
 
-__all__ = ["AUX", "Adapter", "adapter_for", "module", "register", "select"]
+__all__ = ["AUX", "Adapter", "adapter_for", "module", "register", "select", "stage_blocks"]

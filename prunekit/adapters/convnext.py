@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..axis import AUX, AxisSpec
 from ..errors import AdapterError
-from .base import Adapter, module, register
+from .base import Adapter, module, register, stage_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,6 +53,10 @@ class ConvNeXt(Adapter):
         """Name depthwise convolutions `conv` and the MLPs `mlp`; all else is aux."""
         parts = parameter.split(".")
         return "conv" if "conv_dw" in parts else "mlp" if "mlp" in parts else AUX
+
+    def blocks(self, model: Any) -> list[str]:
+        """Name the blocks of all stages, and what narrows the image between them."""
+        return stage_blocks(model, "stages")
 
     def fixup(self, model: Any, left: Mapping[str, int]) -> None:
         """Reset everything timm derives from the widths."""

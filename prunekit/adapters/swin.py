@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..axis import AxisSpec, Fold, Tie
 from .attention import attention_axes, block_role, fix_attention
-from .base import Adapter, module, register
+from .base import Adapter, module, register, stage_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,6 +57,10 @@ class Swin(Adapter):
     def unfollowed(self, model: nn.Module) -> list[str]:
         """The graph takes the bias tables for channels; they belong to the heads."""
         return [name for name, _ in model.named_parameters() if name.endswith("_bias_table")]
+
+    def blocks(self, model: Any) -> list[str]:
+        """Name the blocks of all stages, and what narrows the image between them."""
+        return stage_blocks(model, "layers")
 
     def fixup(self, model: Any, left: Mapping[str, int]) -> None:
         """Reset head counts and scales, and everything timm derives from the widths."""

@@ -60,6 +60,10 @@ class ViT(Adapter):
         """Query and key norms span one head; the graph would couple them to the heads."""
         return [name for name, _ in model.named_modules() if name.endswith((".q_norm", ".k_norm"))]
 
+    def blocks(self, model: Any) -> list[str]:
+        """Name the transformer blocks."""
+        return [f"blocks.{number}" for number in range(len(model.blocks))]
+
     def fixup(self, model: Any, left: Mapping[str, int]) -> None:
         """Reset head counts and sizes, and everything timm derives from the width."""
         for number, block in enumerate(model.blocks):

@@ -1,11 +1,4 @@
-"""Checks that authors of criteria and adapters run on their own code.
-
-Each check is one claim. In a test suite of your own:
-
-    @pytest.mark.parametrize("check", criterion_checks("mine"), ids=str)
-    def test_my_criterion_keeps_the_contract(check):
-        check()
-"""
+"""What an adapter promises."""
 
 from __future__ import annotations
 
@@ -15,145 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .adapters import ADAPTERS
-from .adapters.base import Adapter, select
-from .axis import AUX, Axis, AxisSpec, Member
-from .criteria import CRITERIA
-from .criteria.base import Criterion
-from .errors import PruneError
-from .graph import trace
-from .measure import param_terms
-from .models import fill
-from .plan import Budget, Plan, make_plan
-from .shrink import mask_, shrink_, shrunk
-from .structure import copy_with
+from ..adapters import ADAPTERS
+from ..adapters.base import Adapter, select
+from ..axis import Axis
+from ..criteria import CRITERIA
+from ..graph import trace
+from ..measure import param_terms
+from ..models import fill
+from ..plan import Budget, Plan, make_plan
+from ..shrink import mask_, shrink_, shrunk
+from ..structure import copy_with
+from .check import Check
 
 RATIOS = (0.3, 0.6)
 TOLERANCE = 1e-4  # of the output's scale
-
-
-@dataclass(frozen=True)
-class Check:
-    """One claim about a plug-in; calling it raises an AssertionError if it is false."""
-
-    claim: str
-    run: Callable[[], None]
-
-    def __call__(self) -> None:
-        self.run()
-
-    def __str__(self) -> str:
-        return self.claim
-
-    def problem(self) -> str | None:
-        """Return what is wrong, or None."""
-        try:
-            self.run()
-        except (AssertionError, PruneError) as error:
-            return str(error).split("\n")[0]
-        except Exception as error:  # a plug-in may raise anything; that too is a verdict
-            return f"{type(error).__name__}: {error}"
-        return None
-
-
-# --- criteria ----------------------------------------------------------------------------
-
-
-def criterion_checks(criterion: str | Criterion) -> list[Check]:
-    """Return everything that a criterion promises, as checks.
-
-    Raises:
-        RegistryError: Nothing has that name.
-    """
-    found = CRITERIA.get(criterion) if isinstance(criterion, str) else criterion
-    claims = [
-        ("returns one finite score per slice", _scores_fit),
-        ("returns the same scores twice", _is_deterministic),
-        ("leaves weights and gradients untouched", _leaves_weights_alone),
-        ("needs no more than it declares", _needs_no_more),
-        ("scores half-precision weights", _takes_half_precision),
-    ]
-    if "seed" not in found.defaults:  # a random score belongs to the position, not the slice
-        claims.append(("permutes its scores with the slices", _follows_permutations))
-    return [Check(claim, lambda check=check: check(found)) for claim, check in claims]  # type: ignore[misc]
-
-
-def example_axes(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis]:
-    """Return three axes of two kinds, with weights, gradients and a bias that has no vote."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def member(name: str, role: str, shape: tuple[int, ...], dim: int, size: int) -> Member:
-        index = torch.arange(shape[dim]).view(size, -1)
-        weight, grad = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
-        return Member(name, role, dim, index, weight, grad)
-
-    def axis(name: str, kind: str, width: int, inner: int, size: int) -> Axis:
-        members = (
-            member(f"{name}.fc1.weight", "mlp", (inner, width), 0, size),
-            member(f"{name}.fc1.bias", AUX, (inner,), 0, size),
-            member(f"{name}.fc2.weight", "mlp", (width, inner), 1, size),
-        )
-        return Axis(AxisSpec(name, kind), size, members)
-
-    return [
-        axis("blocks.0.mlp", "mlp", 6, 16, 16),
-        axis("blocks.1.mlp", "mlp", 6, 24, 24),
-        axis("blocks.0.attn.head", "head", 6, 12, 4),
-    ]
-
-
-def _scores_fit(criterion: Criterion) -> None:
-    criterion(example_axes())  # raises a CriterionError that says what is wrong
-
-
-def _is_deterministic(criterion: Criterion) -> None:
-    for first, second in zip(criterion(example_axes()), criterion(example_axes()), strict=True):
-        assert torch.equal(first, second), "two calls on the same axes gave different scores"
-
-
-def _leaves_weights_alone(criterion: Criterion) -> None:
-    axes, same = example_axes(), example_axes()
-    criterion(axes)
-    for axis, before in zip(axes, same, strict=True):
-        for member, old in zip(axis.members, before.members, strict=True):
-            assert torch.equal(member.weight, old.weight), f"{member.name} was changed"
-            kept = torch.equal(member.grad, old.grad)  # type: ignore[arg-type]
-            assert kept, f"the gradient of {member.name} was changed"
-
-
-def _needs_no_more(criterion: Criterion) -> None:
-    if criterion.needs == "nothing":
-        criterion([_without_grads(axis) for axis in example_axes()])
-
-
-def _takes_half_precision(criterion: Criterion) -> None:
-    criterion(example_axes(dtype=torch.bfloat16))
-
-
-def _follows_permutations(criterion: Criterion) -> None:
-    axes = example_axes()
-    orders = [
-        torch.randperm(axis.size, generator=torch.Generator().manual_seed(1)) for axis in axes
-    ]
-    permuted = [_permuted(axis, order) for axis, order in zip(axes, orders, strict=True)]
-    for axis, score, other, order in zip(
-        axes, criterion(axes), criterion(permuted), orders, strict=True
-    ):
-        assert torch.allclose(score[order], other, rtol=1e-4), (
-            f"permuting the slices of {axis.name} did not permute their scores"
-        )
-
-
-def _without_grads(axis: Axis) -> Axis:
-    return replace(axis, members=tuple(replace(member, grad=None) for member in axis.members))
-
-
-def _permuted(axis: Axis, order: Tensor) -> Axis:
-    members = (replace(member, index=member.index[order]) for member in axis.members)
-    return replace(axis, members=tuple(members))
-
-
-# --- adapters ----------------------------------------------------------------------------
 
 
 def adapter_checks(

@@ -1,0 +1,230 @@
+"""take_step: one round of pruning, from a model to a smaller one that was put right again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from .axis import Axis
+from .calibrate import gather
+from .criteria.base import Criterion, Scope
+from .data import Batches, Data, batches
+from .errors import BudgetError, DataError
+from .graph import trace
+from .measure import mac_terms, param_terms
+from .plan import Budget, By, Plan, Term, make_plan
+from .recipes import Recipe
+from .reconstruct import repair_
+from .repairs.base import Repair
+from .result import Round
+from .shrink import shrunk
+from .subject import Subject, find_specs
+from .training import Epoch, train_
+from .verify import silence, verify
+
+SCORING_BATCH = 64  # images in a forward and backward pass
+REPAIR_BATCH = 32  # images in a forward pass of two models
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen for all steps of a run; `prune` explains each.
+
+    Attributes:
+        recipe: How to train after each step; None for not at all.
+        data: Where calibration and training images come from; None if there are none.
+    """
+
+    criterion: Criterion
+    scope: Scope
+    repair: Repair
+    recipe: Recipe | None
+    kinds: tuple[str, ...]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    by: By
+    floor: float
+    multiple: int
+    data: Data | None
+    calibration: int
+    seed: int
+
+    def drawn(self, user: str, size: int) -> Batches:
+        """Return the calibration images, in batches.
+
+        Args:
+            user: Who needs them, for the message.
+            size: Images in a batch.
+
+        Raises:
+            DataError: There are none.
+        """
+        if self.data is None or self.data.calibration is None:
+            raise DataError(
+                f"{user} needs training images; pass data, such as fashion-mnist-mini or a folder "
+                "with a train folder in it."
+            )
+        return batches(self.data.calibration, size, limit=self.calibration, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The model as it came in, before the first step.
+
+    Attributes:
+        model: The model itself; the teacher, where a recipe distils.
+        cost: What there was of whatever the budget counts.
+        lengths: Axis name to its slices per group.
+    """
+
+    model: nn.Module
+    cost: float
+    lengths: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came of one step.
+
+    Attributes:
+        model: The smaller model.
+        axes: What could have shrunk, traced on the larger one.
+        plan: What did, in its coordinates; the fractions refer to the whole model.
+        round: What was found out on the way.
+        whole: The model before the first step.
+    """
+
+    model: nn.Module
+    axes: list[Axis]
+    plan: Plan
+    round: Round
+    whole: Whole
+
+
+class Watch:
+    """Names each part of the work as it starts, and adds up how long it took."""
+
+    def __init__(self, on_step: Callable[[str], None]):
+        self._on_step = on_step
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self._on_step(name)
+        start = time.perf_counter()
+        yield
+        taken = time.perf_counter() - start
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + taken, 3)
+
+
+def take_step(
+    subject: Subject,
+    ratio: float,
+    choices: Choices,
+    watch: Watch,
+    whole: Whole | None,
+    on_epoch: Callable[[Epoch], None],
+) -> Step:
+    """Trace, score, plan, cut, prove, repair and train.
+
+    Args:
+        subject: The model as it is; not modified.
+        ratio: The fraction of the original model to be gone afterwards.
+        choices: All that was chosen.
+        watch: Is told what happens.
+        whole: The model before the first step; None if this is the first.
+        on_epoch: Called after every epoch of training.
+
+    Raises:
+        PruneError: One of its children.
+    """
+    with watch("trace"):
+        specs = find_specs(subject, choices.kinds, choices.include, choices.exclude)
+        axes = trace(subject.model, specs, subject.adapter, subject.example)
+    with watch("score"):
+        scores = choices.criterion(_informed(axes, subject, choices))
+    with watch("plan"):
+        whole = whole or _whole(axes, subject, choices.by)
+        plan = _planned(axes, scores, ratio, subject, choices, whole)
+    with watch("silence"):  # before there is a small model, to have one copy at a time
+        reference = silence(subject, axes, plan)
+    with watch("shrink"):
+        small = shrunk(subject.model, axes, plan, subject.adapter).eval()
+    with watch("verify"):
+        done = Round(ratio, verify(reference, small))
+    if choices.repair.needs != "nothing":
+        with watch("repair"):
+            images = choices.drawn(f"Repair {choices.repair.name!r}", REPAIR_BATCH)
+            blocks = subject.adapter.blocks(subject.model)
+            gains = repair_(small, subject.model, axes, plan, choices.repair, blocks, images)
+            done = replace(done, repaired=gains)
+    if choices.recipe is not None:
+        with watch("train"):
+            trained = train_(
+                small,
+                choices.data.calibration if choices.data else None,
+                choices.recipe,
+                teacher=whole.model,
+                seed=choices.seed,
+                device=next(small.parameters()).device.type,
+                on_epoch=on_epoch,
+            )
+            done = replace(done, trained=trained.report())
+    return Step(small, axes, plan, done, whole)
+
+
+def _informed(axes: list[Axis], subject: Subject, choices: Choices) -> list[Axis]:
+    """Give the criterion what it declared that it needs, and nothing else."""
+    criterion = choices.criterion
+    if criterion.needs == "nothing":
+        return axes
+    images = choices.drawn(f"Criterion {criterion.name!r}", SCORING_BATCH)
+    return gather(criterion.needs, subject.model, axes, images)
+
+
+def _whole(axes: Sequence[Axis], subject: Subject, by: By) -> Whole:
+    lengths = {axis.name: axis.size // axis.spec.groups for axis in axes}
+    return Whole(subject.model, _costs(axes, subject, by)[0], lengths)
+
+
+def _planned(
+    axes: Sequence[Axis],
+    scores: Sequence[Tensor],
+    ratio: float,
+    subject: Subject,
+    choices: Choices,
+    whole: Whole,
+) -> Plan:
+    """Plan for what is still to be removed; the plan says how much of the original is gone."""
+    total, terms = _costs(axes, subject, choices.by)
+    left = (1 - ratio) * whole.cost
+    if left >= total:
+        raise BudgetError(
+            f"There is nothing left to do for the step to a ratio of {ratio:.3g}: the one before "
+            f"went as far as {1 - total / whole.cost:.3g}. Take fewer steps."
+        )
+    plan = make_plan(
+        axes,
+        scores,
+        Budget(1 - left / total, choices.by, total, terms),
+        scope=choices.scope,
+        floor=choices.floor,
+        multiple=choices.multiple,
+        whole=whole.lengths,
+    )
+    return replace(plan, asked=ratio, got=1 - (1 - plan.got) * total / whole.cost)
+
+
+def _costs(axes: Sequence[Axis], subject: Subject, by: By) -> tuple[float, tuple[Term, ...]]:
+    """Return what the model costs, in all and term by term."""
+    if by == "slices":
+        return float(sum(axis.size for axis in axes)), ()
+    if by == "macs":
+        terms = mac_terms(subject.model, axes, subject.example)
+    else:
+        terms = param_terms(subject.model)
+    return sum(term.cost for term in terms), terms

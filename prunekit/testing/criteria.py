@@ -1,0 +1,157 @@
+"""What a criterion promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..axis import AUX, Axis, AxisSpec, Member, Moments
+from ..criteria import CRITERIA
+from ..criteria.base import Criterion, Need
+from .check import Check
+
+GATHERED: dict[Need, tuple[str, ...]] = {  # the fields of a member that each need fills
+    "nothing": (),
+    "gradients": ("grad",),
+    "squared_gradients": ("grad_square",),
+    "activations": ("inputs", "outputs"),
+}
+
+
+def criterion_checks(criterion: str | Criterion) -> list[Check]:
+    """Return everything that a criterion promises, as checks.
+
+    Raises:
+        RegistryError: Nothing has that name.
+    """
+    found = CRITERIA.get(criterion) if isinstance(criterion, str) else criterion
+    claims = [
+        ("returns one finite score per slice", _scores_fit),
+        ("returns the same scores twice", _is_deterministic),
+        ("leaves weights, gradients and statistics untouched", _leaves_all_alone),
+        ("needs no more than it declares", _needs_no_more),
+        ("scores half-precision weights", _takes_half_precision),
+    ]
+    if "seed" not in found.defaults:  # a random score belongs to the position, not the slice
+        claims.append(("permutes its scores with the slices", _follows_permutations))
+    return [Check(claim, lambda check=check: check(found)) for claim, check in claims]  # type: ignore[misc]
+
+
+def example_axes(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis]:
+    """Return four axes of three kinds, with everything a criterion may need.
+
+    Two MLPs and the heads of an attention are written by one layer and read by another; the
+    query·key pairs are written only. Biases have no vote, and so nothing to vote by.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def member(name: str, role: str, shape: tuple[int, ...], dim: int, size: int) -> Member:
+        index = torch.arange(shape[dim]).view(size, -1)
+        weight, grad = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+        if role == AUX:
+            return Member(name, role, dim, index, weight)
+        square = grad.float().square() + torch.rand(shape, generator=generator)
+        inputs, outputs = _moments((1, shape[1]), generator), _moments((shape[0], 1), generator)
+        return Member(name, role, dim, index, weight, grad, square, inputs, outputs)
+
+    def axis(name: str, kind: str, inner: int, size: int, written: str, read: str | None) -> Axis:
+        members = [
+            member(
+                f"{name}.{written}.weight", "mlp" if kind == "mlp" else written, (inner, 6), 0, size
+            ),
+            member(f"{name}.{written}.bias", AUX, (inner,), 0, size),
+        ]
+        if read is not None:
+            members.append(
+                member(
+                    f"{name}.{read}.weight", "mlp" if kind == "mlp" else read, (6, inner), 1, size
+                )
+            )
+        return Axis(AxisSpec(name, kind), size, tuple(members))
+
+    return [
+        axis("blocks.0.mlp", "mlp", 16, 16, "fc1", "fc2"),
+        axis("blocks.1.mlp", "mlp", 24, 24, "fc1", "fc2"),
+        axis("blocks.0.attn.head", "head", 12, 4, "qkv", "proj"),
+        axis("blocks.0.attn.qk", "head_dim", 16, 8, "qkv", None),
+    ]
+
+
+def _moments(shape: tuple[int, ...], generator: torch.Generator) -> Moments:
+    mean = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return Moments(mean, torch.rand(shape, generator=generator, dtype=torch.float64))
+
+
+def _scores_fit(criterion: Criterion) -> None:
+    criterion(example_axes())  # raises a CriterionError that says what is wrong
+
+
+def _is_deterministic(criterion: Criterion) -> None:
+    for first, second in zip(criterion(example_axes()), criterion(example_axes()), strict=True):
+        assert torch.equal(first, second), "two calls on the same axes gave different scores"
+
+
+def _leaves_all_alone(criterion: Criterion) -> None:
+    axes, same = example_axes(), example_axes()
+    criterion(axes)
+    for axis, before in zip(axes, same, strict=True):
+        for member, old in zip(axis.members, before.members, strict=True):
+            for (what, tensor), original in zip(
+                _tensors(member).items(), _tensors(old).values(), strict=True
+            ):
+                assert torch.equal(tensor, original), f"{what} of {member.name} was changed"
+
+
+def _tensors(member: Member) -> dict[str, Tensor]:
+    """Return all tensors of a member, in words."""
+    found = {
+        "the index": member.index,
+        "the weight": member.weight,
+        "the gradient": member.grad,
+        "the squared gradient": member.grad_square,
+    }
+    for what, moments in (("inputs", member.inputs), ("outputs", member.outputs)):
+        if moments is not None:
+            found[f"the mean of the {what}"] = moments.mean
+            found[f"the variance of the {what}"] = moments.variance
+    return {what: tensor for what, tensor in found.items() if tensor is not None}
+
+
+def _needs_no_more(criterion: Criterion) -> None:
+    criterion([_with_only(criterion.needs, axis) for axis in example_axes()])
+
+
+def _with_only(need: Need, axis: Axis) -> Axis:
+    """Take from an axis what is gathered for other needs."""
+    given = GATHERED[need]
+    hidden = {field: None for fields in GATHERED.values() for field in fields if field not in given}
+    return replace(
+        axis,
+        members=tuple(replace(member, **hidden) for member in axis.members),  # type: ignore[arg-type]
+    )
+
+
+def _takes_half_precision(criterion: Criterion) -> None:
+    criterion(example_axes(dtype=torch.bfloat16))
+
+
+def _follows_permutations(criterion: Criterion) -> None:
+    axes = example_axes()
+    orders = [
+        torch.randperm(axis.size, generator=torch.Generator().manual_seed(1)) for axis in axes
+    ]
+    permuted = [_permuted(axis, order) for axis, order in zip(axes, orders, strict=True)]
+    for axis, score, other, order in zip(
+        axes, criterion(axes), criterion(permuted), orders, strict=True
+    ):
+        assert torch.allclose(score[order], other, rtol=1e-4), (
+            f"permuting the slices of {axis.name} did not permute their scores"
+        )
+
+
+def _permuted(axis: Axis, order: Tensor) -> Axis:
+    """Number the slices otherwise; every tensor keeps its order, and so do all positions."""
+    members = (replace(member, index=member.index[order]) for member in axis.members)
+    return replace(axis, members=tuple(members))

@@ -1,0 +1,115 @@
+"""What a repair promises."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..covariance import Covariance
+from ..repairs import REPAIRS
+from ..repairs.base import Layer, Repair
+from .check import Check
+
+
+def repair_checks(repair: str | Repair) -> list[Check]:
+    """Return everything that a repair promises, as checks.
+
+    Raises:
+        RegistryError: Nothing has that name.
+    """
+    found = REPAIRS.get(repair) if isinstance(repair, str) else repair
+    claims = [
+        ("returns finite weights of the layer's own shape", _weights_fit),
+        ("returns the same weights twice", _repeats),
+        ("leaves what it is given untouched", _leaves_layers_alone),
+        ("brings no layer further from the dense one", _does_no_harm),
+        ("changes nothing where nothing was lost", _keeps_what_is_whole),
+        ("copes with inputs that never vary", _copes_with_constants),
+        ("permutes its weights with the inputs", _follows_inputs),
+    ]
+    return [Check(claim, lambda check=check: check(found)) for claim, check in claims]  # type: ignore[misc]
+
+
+def example_layer(
+    seed: int = 0,
+    *,
+    lost: int = 4,
+    bias: bool = True,
+    spread: float = 1.0,
+    order: Any = slice(None),
+) -> Layer:
+    """Return a layer of 6 outputs that has lost some of 12 inputs, all correlated.
+
+    Args:
+        seed: Of weights and inputs.
+        lost: How many inputs are gone.
+        bias: Whether it has one.
+        spread: Standard deviation of the inputs.
+        order: A permutation of the inputs that stay.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    x = 0.5 + spread * draw(96, 5) @ draw(5, 12)
+    weight, offset = draw(6, 12), draw(6) if bias else None
+    y = x @ weight.T + (0 if offset is None else offset)
+    left, stays = x[:, lost:][:, order], weight[:, lost:][:, order]
+    moments = Covariance()
+    moments.add(left, y, images=8)
+    halves = tuple(Layer("layer", stays, offset, *moments.finish(half)) for half in (0, 1))
+    return Layer("layer", stays, offset, *moments.finish(0, 1), halves)
+
+
+def _weights_fit(repair: Repair) -> None:
+    for bias in (True, False):
+        repair(example_layer(bias=bias))  # raises a RepairError that says what is wrong
+
+
+def _repeats(repair: Repair) -> None:
+    for first, second in zip(repair(example_layer()), repair(example_layer()), strict=True):
+        assert first is not None
+        assert second is not None
+        assert torch.equal(first, second), "two calls on the same layer gave different weights"
+
+
+def _leaves_layers_alone(repair: Repair) -> None:
+    layer, same = example_layer(), example_layer()
+    repair(layer)
+    for entry in fields(Layer):
+        value = getattr(layer, entry.name)
+        if isinstance(value, Tensor):
+            assert torch.equal(value, getattr(same, entry.name)), f"{entry.name} was changed"
+
+
+def _does_no_harm(repair: Repair) -> None:
+    for seed in range(3):
+        for bias in (True, False):
+            layer = example_layer(seed, bias=bias)
+            before, after = layer.error(layer.weight, layer.bias), layer.error(*repair(layer))
+            assert after <= before * (1 + 1e-6), f"the error went from {before:.3g} to {after:.3g}"
+
+
+def _keeps_what_is_whole(repair: Repair) -> None:
+    layer = example_layer(lost=0)
+    weight, bias = repair(layer)
+    assert torch.allclose(weight, layer.weight, atol=1e-4), "the weight changed"
+    assert bias is not None
+    assert torch.allclose(bias, layer.bias, atol=1e-4), "the bias changed"  # type: ignore[arg-type]
+
+
+def _copes_with_constants(repair: Repair) -> None:
+    repair(example_layer(spread=0.0))
+
+
+def _follows_inputs(repair: Repair) -> None:
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    weight, _ = repair(example_layer())
+    permuted, _ = repair(example_layer(order=order))
+    assert torch.allclose(weight[:, order], permuted, atol=1e-4), (
+        "permuting the inputs did not permute the weights"
+    )
