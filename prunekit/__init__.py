@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from .criteria.base import Criterion, criterion
     from .engine import prune
     from .errors import ParityError, PruneError
+    from .finetuning import finetune
     from .plan import Plan
+    from .recipes import Recipe
+    from .repairs.base import Layer, Repair, repair
     from .result import Result
 
 _HOMES = {
@@ -22,16 +25,21 @@ _HOMES = {
     "AxisSpec": "axis",
     "Criterion": "criteria.base",
     "Fold": "axis",
+    "Layer": "repairs.base",
     "Member": "axis",
     "Plan": "plan",
     "ParityError": "errors",
     "PruneError": "errors",
+    "Recipe": "recipes",
+    "Repair": "repairs.base",
     "Result": "result",
     "Tie": "axis",
     "criterion": "criteria.base",
+    "finetune": "finetuning",
     "load": "artifact",
     "prune": "engine",
     "register": "adapters.base",
+    "repair": "repairs.base",
 }
 __all__ = [
     "Adapter",
@@ -39,16 +47,21 @@ __all__ = [
     "AxisSpec",
     "Criterion",
     "Fold",
+    "Layer",
     "Member",
     "ParityError",
     "Plan",
     "PruneError",
+    "Recipe",
+    "Repair",
     "Result",
     "Tie",
     "criterion",
+    "finetune",
     "load",
     "prune",
     "register",
+    "repair",
 ]
 
 

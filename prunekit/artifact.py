@@ -38,7 +38,8 @@ from .plan import Plan
 from .provenance import versions
 from .result import Result
 from .shrink import shrunk
-from .training.history import CURVE, HISTORY
+from .training.curve import learning_curve
+from .training.history import CURVE, HISTORY, lines
 
 FORMAT = 1
 DTYPES = {
@@ -49,14 +50,13 @@ WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
 NEEDED, OPTIONAL = {WEIGHTS, PLAN, REPORT}, {HISTORY, CURVE}
 
 
-def save(result: Result, directory: str | Path, extras: Mapping[str, str] | None = None) -> None:
+def save(result: Result, directory: str | Path) -> None:
     """Write an artifact: all of it, or nothing.
 
     Args:
         result: What to write.
         directory: Made if need be; an artifact that is there is replaced, and stays as it
             was if anything goes wrong.
-        extras: Contents of the optional files, by their names.
 
     Raises:
         ArtifactError: The directory cannot be written, or holds something else.
@@ -67,7 +67,7 @@ def save(result: Result, directory: str | Path, extras: Mapping[str, str] | None
         "adapter": result.recipe["adapter"],
         "plan": result.plan.to_json(),
     }
-    _save(Path(directory), result.model, plan, result.report(), extras or {})
+    _save(Path(directory), result.model, plan, result.report(), _records(result))
 
 
 def save_tuned(
@@ -114,6 +114,19 @@ def _save(
         files = {name: _digest(partial / name) for name in extras}
         report = {**report, "plan_sha256": _digest(partial / PLAN), "files": files}
         _write(partial / REPORT, {**report, "sha256": _digest_of(report)})
+
+
+def _records(result: Result) -> dict[str, str]:
+    """Return the history of all rounds that were trained after, and a picture of the last."""
+    trained = [one.trained for one in result.rounds if one.trained]
+    if not trained:
+        return {}
+    last = trained[-1]
+    title = f"{result.recipe['arch']}, after the last step"
+    return {
+        HISTORY: "".join(lines(one.history) for one in trained),
+        CURVE: learning_curve(last.history, last.val_top1_before, last.best_epoch, title),
+    }
 
 
 def load(

@@ -114,6 +114,8 @@ def _facts(report: Report) -> Table:
         table.add_row("steps", _steps(report))
     if recipe["repair"] != "none":
         table.add_row("repair", _gain(report))
+    if recipe["finetune"]:
+        table.add_row("train", _training(report))
     if report.get("finetune"):
         table.add_row("finetune", _tuning(report["finetune"]))
     table.add_row("seconds", "  ".join(f"{k} {v:.2f}" for k, v in report["seconds"].items()))
@@ -139,6 +141,16 @@ def _gain(report: Report) -> str:
     return (
         f"{report['recipe']['repair']} on {report['recipe']['calibration']} images: mean error of "
         f"{len(gains)} refits {before:.2%} to {after:.2%} of the outputs' variance"
+    )
+
+
+def _training(report: Report) -> str:
+    trained = [one["trained"] for one in report["rounds"]]
+    last, each = trained[-1], " after each step" if len(trained) > 1 else ""
+    return (
+        f"{last['epochs']} epochs{each} on {last['images']:,} images, from "
+        f"{' and '.join(last['learnt_from'])}: {last['val_top1_before']:.2f} to "
+        f"{last['val_top1']:.2f} % on {last['validation']:,} held-out training images"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from .measure import Stats
 from .models import Architecture
 from .plan import Plan
 from .reconstruct import Repaired
+from .training.history import Trained
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,18 @@ class Round:
         asked: The fraction of the budget to be gone after it.
         parity: The comparison of what was cut with what was masked.
         repaired: Layer, or axis of queries and keys, to what its repair gained.
-        trained: How the training after it went, as plain data; None without any.
+        trained: How the training after it went; None without any.
     """
 
     asked: float
     parity: Parity
     repaired: Mapping[str, Repaired] = field(default_factory=dict)
-    trained: Mapping[str, Any] | None = None
+    trained: Trained | None = None
+
+    def report(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        trained = self.trained.report() if self.trained else None
+        return {**asdict(replace(self, trained=None)), "trained": trained}
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class Result:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "parity": {**asdict(self.parity), "holds": self.parity.holds},
-            "rounds": [asdict(one) for one in self.rounds],
+            "rounds": [one.report() for one in self.rounds],
             "axes": kept,
             "seconds": dict(self.seconds),
             "recipe": dict(self.recipe),

@@ -173,7 +173,7 @@ def take_step(
                 device=next(small.parameters()).device.type,
                 on_epoch=on_epoch,
             )
-            done = replace(done, trained=trained.report())
+            done = replace(done, trained=trained)
     return Step(small, axes, plan, done, whole)
 
 

@@ -125,7 +125,7 @@ BAD_NAMES = {
     "weights": (["--weights", "nowhere.safetensors"], "There is no weights file"),
     "needs-data": (
         ["--arch", "vit_ti", "--weights", "random", "--criterion", "taylor"],
-        "needs calibration images",
+        "needs training images",
     ),
     "classes": (
         ["--arch", "vit_ti", "--weights", "random", "--data", "fashion-mnist-mini"],

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 import prunekit.data
+from prunekit import finetune
 from prunekit.artifact import CURVE, HISTORY, REPORT, WEIGHTS, read_history, read_report
 from prunekit.cli import main
 from prunekit.errors import ArtifactError, DataError, TrainingError
-from prunekit.finetune import finetune
 from prunekit.models import build
 from prunekit.zoo import card
 
@@ -231,7 +231,7 @@ import torch
 from safetensors.torch import load_file
 from prunekit.artifact import WEIGHTS
 from prunekit.errors import TrainingError
-from prunekit.finetune import finetune
+from prunekit import finetune
 from prunekit.training import checkpoint, loop
 
 torch.set_num_threads(1)
@@ -260,7 +260,7 @@ def at_call(owner, name, number, before=True):
     setattr(owner, name, wrapped)
 
 import accelerate.checkpointing, shutil, torch.optim
-import prunekit.finetune
+import prunekit.finetuning
 MOMENTS = {
     "never": lambda: None,
     "before-the-first-checkpoint": lambda: at_call(torch.optim.AdamW, "step", 3),
@@ -269,8 +269,8 @@ MOMENTS = {
     "while-writing-a-later-one": lambda: at_call(accelerate.checkpointing, "save", 11),
     "before-renaming": lambda: at_call(checkpoint.os, "rename", 3),
     "before-removing-the-old": lambda: at_call(checkpoint.shutil, "rmtree", 3),
-    "before-saving": lambda: at_call(prunekit.finetune, "save_tuned", 1),
-    "after-saving": lambda: at_call(prunekit.finetune, "save_tuned", 1, before=False),
+    "before-saving": lambda: at_call(prunekit.finetuning, "save_tuned", 1),
+    "after-saving": lambda: at_call(prunekit.finetuning, "save_tuned", 1, before=False),
 }
 
 def child(act):

@@ -20,7 +20,7 @@ LAYERS = (
     {"verify"},
     {"step", "artifact"},
     {"engine"},
-    {"finetune", "evaluate", "report", "testing"},
+    {"finetuning", "evaluate", "report", "testing"},
     {"cli"},
     {"__main__"},
 )

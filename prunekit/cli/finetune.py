@@ -15,7 +15,7 @@ from .common import add_data, print_report, progress
 from .live import showing
 
 if TYPE_CHECKING:
-    from ..finetune import Finetuned
+    from ..finetuning import Finetuned
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def _finetune(options: argparse.Namespace, main: bool) -> Finetuned:
     overrides = {entry.name: getattr(options, entry.name) for entry in fields(Recipe)}
     with progress("load torch"):
         from .. import recipes
-        from ..finetune import finetune
+        from ..finetuning import finetune
         from ..training import leave
 
         recipe = recipes.find(options.recipe).with_(**overrides)
