@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,6 +134,21 @@ def keep_all(axes: Sequence[Axis]) -> Plan:
     """Return the plan that removes nothing, which no budget asks for."""
     sizes = {axis.name: axis.size for axis in axes}
     return Plan({name: tuple(range(n)) for name, n in sizes.items()}, sizes, "slices", 0, 0)
+
+
+def write_digits(root: Path, train: int = 70, test: int = 20) -> Path:
+    """Write a folder of handwritten digits; the first ten of either split show all ten classes."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for number in range(train + test):
+        split = "test" if number < test else "train"
+        place = root / split / str(digits.target[number])
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = (digits.images[number] * 15).astype("uint8")
+        Image.fromarray(pixels).resize((28, 28)).save(place / f"{number}.png")
+    return root
 
 
 @pytest.fixture(params=[False, True], ids=["plain_attention", "fused_attention"])

@@ -10,9 +10,8 @@ import sys
 
 import pytest
 import torch
-from PIL import Image
+from conftest import write_digits
 from safetensors.torch import load_file
-from sklearn.datasets import load_digits
 
 import prunekit.data
 from prunekit import finetune
@@ -25,17 +24,6 @@ from prunekit.zoo import card
 FAST = {"epochs": 2, "batch_size": 16, "lr": 1e-3}
 FLAGS = ["--epochs", "2", "--batch-size", "16", "--lr", "1e-3"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def write_digits(root, train=70, test=20):
-    digits = load_digits()
-    for number in range(train + test):
-        split = "train" if number < train else "test"
-        place = root / split / str(digits.target[number])
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = (digits.images[number] * 15).astype("uint8")
-        Image.fromarray(pixels).resize((28, 28)).save(place / f"{number}.png")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +220,7 @@ from safetensors.torch import load_file
 from prunekit.artifact import WEIGHTS
 from prunekit.errors import TrainingError
 from prunekit import finetune
-from prunekit.training import checkpoint, loop
+from prunekit.training import checkpoint, loop, records
 
 torch.set_num_threads(1)
 home, root, digits = sys.argv[1:]
@@ -241,7 +229,8 @@ OPTIONS = {
     "overrides": {"epochs": 2, "batch_size": 4, "lr": 3e-3, "mixup": 0.2, "ema_decay": 0.5,
                   "augment": "rand-m3", "validation": 0.3, "crop": 0.8, "flip": 0.0},
 }
-loop.learning_curve = lambda *_: "<svg/>"
+records.learning_curve = lambda *_: "<svg/>"
+loop.LOOK = 3  # of the 5 updates of an epoch, so that checkpoints are due within it and after it
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -259,12 +248,12 @@ def at_call(owner, name, number, before=True):
         return result
     setattr(owner, name, wrapped)
 
-import accelerate.checkpointing, shutil, torch.optim
+import accelerate.checkpointing, timm.loss, timm.optim, timm.scheduler, PIL.PngImagePlugin  # once
 import prunekit.finetuning
 MOMENTS = {
     "never": lambda: None,
-    "before-the-first-checkpoint": lambda: at_call(torch.optim.AdamW, "step", 3),
-    "within-the-second-epoch": lambda: at_call(torch.optim.AdamW, "step", 23),
+    "before-the-first-checkpoint": lambda: at_call(torch.optim.AdamW, "step", 2),
+    "within-the-second-epoch": lambda: at_call(torch.optim.AdamW, "step", 7),
     "while-writing-the-first": lambda: at_call(accelerate.checkpointing, "save", 2),
     "while-writing-a-later-one": lambda: at_call(accelerate.checkpointing, "save", 11),
     "before-renaming": lambda: at_call(checkpoint.os, "rename", 3),
@@ -300,8 +289,9 @@ print(json.dumps(found))
 
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(home, tmp_path):
+    digits = write_digits(tmp_path / "digits", 30, 10)
     ran = subprocess.run(
-        [sys.executable, "-c", KILLED, home / "vit", tmp_path, home / "digits"],
+        [sys.executable, "-c", KILLED, home / "vit", tmp_path, digits],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
