@@ -91,6 +91,12 @@ class ProductCovariance:
         return queries, keys - mean.unsqueeze(2) * mean.unsqueeze(1)
 
 
+def can_unfold(layer: nn.Module) -> bool:
+    """Say whether `patches` knows the layer."""
+    plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
+    return isinstance(layer, nn.Linear) or plain
+
+
 def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
     """Return what a layer's flattened weight multiplies, (n, inputs).
 
@@ -99,7 +105,7 @@ def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
     """
     if isinstance(layer, nn.Linear):
         return inputs.flatten(0, -2)
-    if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros":
+    if can_unfold(layer):
         settings: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         return F.unfold(inputs, *settings).transpose(1, 2).flatten(0, 1)
     raise AdapterError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .axis import Axis
-from .covariance import Covariance, ProductCovariance, patches, rows
+from .covariance import Covariance, ProductCovariance, can_unfold, patches, rows
 from .plan import Plan
 from .repairs.base import Layer, Product, Repair
 from .shrink import positions_left
@@ -40,7 +40,7 @@ def repair_(
     blocks: Sequence[str],
     images: Iterable[tuple[Tensor, Tensor]],
 ) -> dict[str, Repaired]:
-    """Repair every layer of the pruned model that lost inputs, in the order of execution.
+    """Repair every layer that lost inputs, in the order of execution, and maybe what follows.
 
     Args:
         small: The pruned model; its weights and biases are written to, its shape stays.
@@ -66,7 +66,8 @@ def repair_(
     for section, names in walk.sections(jobs, blocks):
         walk.enter(section)
         for name in names:
-            done |= _refit_(jobs[name], repair, walk)
+            if jobs[name].cut or (repair.follows and done):
+                done |= _refit_(jobs[name], repair, walk)
     return done
 
 
@@ -79,7 +80,8 @@ class _Job:
         dense, small: The layer in either model.
         outputs: Which of the dense layer's outputs are left, (outputs,).
         inputs: Which columns of its flattened weight, (inputs,).
-        misses_inputs: Whether any are missing.
+        refits: Whether its inputs are not what they were.
+        cut: Whether it lost something itself.
         products: The axes whose queries and keys it makes, with the slices each one keeps.
     """
 
@@ -88,33 +90,42 @@ class _Job:
     small: Any
     outputs: Tensor
     inputs: Tensor
-    misses_inputs: bool
+    refits: bool
+    cut: bool
     products: tuple[tuple[Axis, Tensor], ...]
 
 
 def _jobs(
     dense: nn.Module, small: nn.Module, axes: Sequence[Axis], plan: Plan, repair: Repair
 ) -> Iterator[_Job]:
-    """Find the layers that miss inputs, and those whose products miss terms."""
+    """Find the layers that miss inputs, those whose products miss terms, and all others."""
     products: dict[str, list[tuple[Axis, Tensor]]] = {}
     for axis in axes:
         slices = torch.tensor(plan.kept[axis.name])
         if axis.spec.product and repair.product and len(slices) < axis.size:
-            products.setdefault(axis.voters[0].name, []).append((axis, slices))
-    for tensor, dims in positions_left(axes, plan).items():
-        name, _, leaf = tensor.rpartition(".")
-        layer: Any = dense.get_submodule(name)
-        if leaf != "weight" or layer.weight.dim() < 2:
+            layer = axis.voters[0].name.rpartition(".")[0]
+            products.setdefault(layer, []).append((axis, slices))
+    left = positions_left(axes, plan)
+    for name, layer in dense.named_modules():
+        if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
-        channels, run = layer.weight.shape[1], layer.weight[0, 0].numel()
-        left = dims.get(1, torch.arange(channels))
-        misses = len(left) < channels
-        if misses or tensor in products:
-            outputs = dims.get(0, torch.arange(len(layer.weight)))
-            # A convolution's flattened weight has a run of columns for every channel.
-            inputs = (left.unsqueeze(1) * run + torch.arange(run)).flatten()
-            own = tuple(products.get(tensor, ()))
-            yield _Job(name, layer, small.get_submodule(name), outputs, inputs, misses, own)
+        dims = left.get(f"{name}.weight", {})
+        outputs, channels = (dims.get(dim, torch.arange(layer.weight.shape[dim])) for dim in (0, 1))
+        misses = len(channels) < layer.weight.shape[1]
+        cut = misses or name in products
+        if cut or (repair.follows and can_unfold(layer)):
+            run = layer.weight[0, 0].numel()  # columns of every channel in the flattened weight
+            inputs = (channels.unsqueeze(1) * run + torch.arange(run)).flatten()
+            yield _Job(
+                name,
+                layer,
+                small.get_submodule(name),
+                outputs,
+                inputs,
+                misses or repair.follows,
+                cut,
+                tuple(products.get(name, ())),
+            )
 
 
 def _refit_(job: _Job, repair: Repair, walk: Walk) -> dict[str, Repaired]:
@@ -123,7 +134,7 @@ def _refit_(job: _Job, repair: Repair, walk: Walk) -> dict[str, Repaired]:
     dense = job.dense.weight.flatten(1).double()
     bias = None if job.dense.bias is None else target @ job.dense.bias.double()
     weight = (target @ dense)[:, job.inputs.to(dense.device)]
-    if job.misses_inputs:
+    if job.refits:
         layer = _layer(job, repair, walk, target, weight, bias)
         weight, bias = repair(layer)
         error = Repaired(layer.error(layer.weight, layer.bias), layer.error(weight, bias))
@@ -197,6 +208,5 @@ def _mix_(
         for side, mix in enumerate(mixes):
             own = [where[int(output)] for output in positions[kept, side]]
             factors = target[own].sum(1, keepdim=True)  # so far each row selects one output
-            target[own] = 0
             target[torch.tensor(own).unsqueeze(1), positions[:, side]] = factors * mix
     return Repaired(before, after)

@@ -40,11 +40,13 @@ class Walk:
             and what runs after them. Sections of the whole model are slow: each of their layers
             takes a pass from the start.
 
+        Layers that do not run are left out; of those that run twice, the first run counts.
+
         Raises:
             AdapterError: The blocks do not run like that.
             DataError: There are no images.
         """
-        order = self._order({*layers, *blocks}, blocks)
+        order = list(dict.fromkeys(self._order({*layers, *blocks}, blocks)))
         inside = {
             name: next((block for block in blocks if f"{name}.".startswith(f"{block}.")), WHOLE)
             for name in layers

@@ -8,21 +8,25 @@ import pytest
 
 from prunekit.cli import main
 from prunekit.criteria import CRITERIA
+from prunekit.repairs import REPAIRS
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RECOVERY = (ROOT / "docs" / "recovery.md").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
-def own_criterion():
+def own_plugins():
     yield
     CRITERIA._loaded.pop("l1", None)
+    REPAIRS._loaded.pop("half_bias", None)
 
 
-def test_the_python_runs(own_criterion, tmp_path, monkeypatch):
+def test_the_python_runs(own_plugins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "readme"}
     for block in blocks("python"):
@@ -38,10 +42,26 @@ def test_the_typo_is_answered_as_shown(capsys):
     assert capsys.readouterr().err == answer + "\n"
 
 
-def test_the_figures_are_those_of_the_results_page():
-    page = (Path(__file__).parents[1] / "benchmarks" / "results" / "zoo_accuracy.md").read_text()
-    rows = re.findall(r"^\| (\w+) +\| ([\d. |]+)\|$", README, re.MULTILINE)
-    assert len(rows) == len(CRITERIA.names())
-    for _, figures in rows:
-        for figure in figures.split("|"):
-            assert figure.strip() in page
+def test_the_python_about_recovery_runs(own_plugins):
+    names = {"__name__": "recovery"}
+    for block in blocks("python", RECOVERY):
+        exec(compile(block, "recovery.md", "exec"), names)
+    gains = names["result"].rounds[0].repaired
+    assert gains
+    assert all(gain.after < gain.before for gain in gains.values())
+
+
+def test_the_table_is_that_of_the_results_page():
+    page = (ROOT / "benchmarks" / "results" / "recovery.md").read_text()
+    rows = re.findall(r"^\| (\w+) .*→.*\|$", README, re.MULTILINE)
+    assert rows == CRITERIA.names()
+    for row in re.findall(r"^\|.*→.*\|$", README, re.MULTILINE):
+        assert row in page
+
+
+@pytest.mark.parametrize("page", [README, RECOVERY], ids=["readme", "recovery"])
+def test_every_linked_file_is_there(page):
+    home = ROOT if page is README else ROOT / "docs"
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", page) if "://" not in link]
+    assert links
+    assert all((home / link).exists() for link in links)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import ATTENTIVE, FAMILIES, TOYS, adapter_of, kinds_of, of_kind, r
 from references import least_squares, logits_error
 from torch import nn
 
-from prunekit import prune
+from prunekit import prune, repair
 from prunekit.covariance import Covariance, patches, rows
 from prunekit.errors import AdapterError, DataError, RepairError
 from prunekit.reconstruct import repair_
@@ -21,6 +22,7 @@ from prunekit.repairs.base import Product, Repair
 from prunekit.repairs.lstsq import low_rank
 from prunekit.shrink import positions_left, shrunk
 from prunekit.testing import example_layer, repair_checks
+from prunekit.walk import Walk
 
 LSTSQ, BIAS = REPAIRS.get("lstsq"), REPAIRS.get("bias")
 
@@ -82,6 +84,57 @@ def test_a_refitted_layer_is_the_ridge_regression_of_what_it_now_sees(family, la
     found = small.get_submodule(name)
     np.testing.assert_allclose(found.weight.detach(), expected[0], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.bias.detach(), expected[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["swin", "vit"])
+def test_queries_are_refitted_with_the_scale_that_their_fewer_dimensions_ask_for(family):
+    repair = replace(LSTSQ.configure(ridge=0.01), product=None)
+    model, small, axes, plan, _ = repaired(family, "all", repair, data=images(family, 40))
+    name = next(n for n, _ in model.named_modules() if n.endswith("0.attn.qkv"))
+    outputs, inputs = (positions_left(axes, plan)[f"{name}.weight"][dim].numpy() for dim in (0, 1))
+    attn, now = (m.get_submodule(name.removesuffix(".qkv")) for m in (model, small))
+    # Attention divides by the root of the new dimension; it was meant to be that of the old.
+    scale = (now.scale / attn.scale) ** -1
+    assert scale < 0.95
+    factors = np.where(outputs < len(attn.qkv.weight) // 3, scale, 1.0)
+    x, y = (seen(m, name, images(family, 40)) for m in (small, model))
+    weight = attn.qkv.weight.detach().double().numpy()[np.ix_(outputs, inputs)]
+    expected = least_squares(x[0], y[1][:, outputs] * factors, weight * factors[:, None], 0.01)
+    np.testing.assert_allclose(now.qkv.weight.detach(), expected[0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(now.qkv.bias.detach(), expected[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_refitted_convolution_is_the_ridge_regression_of_its_patches():
+    repair = LSTSQ.configure(ridge=0.01)
+    model, small, axes, plan, _ = repaired("convnext", "all", repair, data=images("convnext", 40))
+    name = "stages.1.downsample.1"  # 2 x 2, in steps of 2
+    left = positions_left(axes, plan)[f"{name}.weight"]
+    weight = model.get_submodule(name).weight.detach().double()[left[0]][:, left[1]].numpy()
+    found = small.get_submodule(name)
+    x, y = (_pixels(m, name, images("convnext", 40)) for m in (small, model))
+    expected = least_squares(x[0], y[1][:, left[0]], weight.reshape(len(weight), -1), 0.01)
+    shown = found.weight.detach().flatten(1)
+    np.testing.assert_allclose(shown, expected[0], rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(found.bias.detach(), expected[1], rtol=1e-2, atol=1e-3)
+
+
+def _pixels(model, layer, batches):
+    """Return the 2 x 2 patches a convolution gets, and what it makes of each, as 2-D arrays."""
+    found = []
+    handle = model.get_submodule(layer).register_forward_hook(
+        lambda m, x, y: found.append((x[0].double().numpy(), y.double().numpy()))
+    )
+    with torch.no_grad():
+        for batch, _ in batches:
+            model(batch)
+    handle.remove()
+    patches_, pixels = [], []
+    for x, y in found:
+        n, channels, height, width = x.shape
+        cells = x.reshape(n, channels, height // 2, 2, width // 2, 2).transpose(0, 2, 4, 1, 3, 5)
+        patches_.append(cells.reshape(-1, 4 * channels))
+        pixels.append(y.transpose(0, 2, 3, 1).reshape(-1, y.shape[1]))
+    return np.concatenate(patches_), np.concatenate(pixels)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -193,6 +246,16 @@ def noisy(samples, seed=3):
     return replace(parts[2], halves=tuple(parts[:2]))
 
 
+def test_without_a_bias_the_weight_takes_up_the_means_as_well_as_can_be():
+    layer = example_layer(bias=False)
+    weight, bias = LSTSQ.configure(ridge=1e-9)(layer)
+    assert bias is None
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        other = weight + 0.01 * torch.randn(weight.shape, generator=generator)
+        assert layer.error(weight, None) < layer.error(other, None)
+
+
 def test_of_one_image_nothing_is_concluded():
     layer = replace(example_layer(), halves=())
     weight, bias = LSTSQ(layer)
@@ -230,7 +293,12 @@ def test_halves_are_whole_images():
 
 @pytest.mark.parametrize(
     "layer",
-    [nn.Linear(6, 5), nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.Conv2d(3, 5, 1, bias=False)],
+    [
+        nn.Linear(6, 5),
+        nn.Conv2d(3, 5, 3, stride=2, padding=1),
+        nn.Conv2d(3, 5, 2, dilation=3),
+        nn.Conv2d(3, 5, 1, bias=False),
+    ],
     ids=str,
 )
 def test_a_layer_is_the_linear_map_of_its_patches(layer):
@@ -290,12 +358,107 @@ def test_shortened_queries_and_keys_give_nearly_the_logits_there_were(name):
     assert all(gain.after < gain.before for gain in logits)
 
 
+SHORTENED = [name for name in ATTENTIVE if "head_dim" in kinds_of(name)]
+
+
+@pytest.mark.parametrize("name", SHORTENED)
+def test_queries_and_keys_that_need_fewer_dimensions_than_they_have_lose_nothing(name):
+    """Whatever they are multiplied with, wherever they lie, and whatever the keys' mean is."""
+    _, images_, axes = traced(name)
+    axes = [axis for axis in axes if axis.kind in ("head", "head_dim")]
+    plan = random_plan(axes, 0.4)
+    model = _wasteful(name, axes, plan)
+    data = images(name, 40)
+    small = shrunk(model, axes, plan, adapter_of(name)).eval()
+    cut = distance(model, small, data)
+    assert cut > 1e-4
+    repair_(small, model, axes, plan, LSTSQ, adapter_of(name).blocks(model), data)
+    assert distance(model, small, data) < 1e-5 * cut
+    with torch.no_grad():
+        assert model(images_).abs().mean() > 1e-2
+
+
+def _wasteful(name, axes, plan):
+    """Make queries and keys of few dimensions, and all else that the plan removes unused."""
+    model = copy.deepcopy(traced(name)[0])
+    generator = torch.Generator().manual_seed(5)
+    for axis in axes:
+        kept = set(plan.kept[axis.name])
+        if axis.spec.product:
+            layer = model.get_submodule(axis.name.replace(".qk", ".qkv"))
+            for rows_ in axis.voters[0].index.view(axis.spec.groups, -1, 2):  # (dim, 2)
+                rank = len(kept) // axis.spec.groups
+                _lower_(layer, rows_, rank, generator)
+        for member in axis.members:
+            if member.name.endswith("attn.proj.weight") and member.dim == 1:
+                gone = [n for n in range(axis.size) if n not in kept]
+                model.get_parameter(member.name).data[:, member.index[gone].flatten()] = 0
+    return model
+
+
+def _lower_(layer, rows_, rank, generator):
+    for side in (0, 1):
+        basis = torch.randn(len(rows_), rank, generator=generator)
+        own = basis @ torch.randn(rank, layer.in_features, generator=generator)
+        layer.weight.data[rows_[:, side]] = own / layer.in_features**0.5
+        if layer.bias is not None:
+            layer.bias.data[rows_[:, side]] = basis @ torch.randn(rank, generator=generator)
+            # Any mean of the keys adds the same to all logits of a query.
+            layer.bias.data[rows_[:, side]] += side * torch.randn(len(rows_), generator=generator)
+
+
+@pytest.mark.parametrize("name", SHORTENED)
+def test_what_queries_and_keys_lost_is_told_as_the_mean_over_heads(name):
+    model, _, axes, plan, gains = repaired(name, "head_dim")
+    axis = next(axis for axis in axes if axis.spec.product)  # the first block gets what it got
+    outputs = seen(model, axis.name.replace(".qk", ".qkv"), images(name))[1]
+    dim = axis.size // axis.spec.groups
+    errors = []
+    for group, pairs in enumerate(axis.voters[0].index.view(axis.spec.groups, dim, 2)):
+        q, k = (outputs[:, pairs[:, side]] for side in (0, 1))
+        own = [n - group * dim for n in plan.kept[axis.name] if n // dim == group]
+        # Queries and keys are taken to be independent, as those of a whole data set nearly are.
+        chosen = np.eye(dim)[own]
+        errors.append(logits_error(q, k - k.mean(0), chosen, chosen))
+    assert gains[axis.name].before == pytest.approx(np.mean(errors), rel=1e-3)
+
+
+def test_only_queries_and_keys_that_were_cut_are_mixed():
+    model, _, axes = traced("vit")
+    plan = random_plan(axes, 0.4)
+    whole = [axis for axis in axes if not axis.name.startswith("blocks.1.attn.")]
+    kept = {a.name: plan.kept[a.name] if a in whole else tuple(range(a.size)) for a in axes}
+    plan = replace(plan, kept=kept)
+    small = shrunk(model, axes, plan, adapter_of("vit")).eval()
+    gains = repair_(small, model, axes, plan, LSTSQ, ["blocks.0", "blocks.1"], images("vit"))
+    assert "blocks.0.attn.qk" in gains
+    assert "blocks.1.attn.qk" not in gains
+
+
+def test_a_layer_comes_with_the_moments_of_either_half():
+    layers = []
+    watching = Repair("watching", lambda layer: layers.append(layer) or (layer.weight, layer.bias))
+    repaired("vit", "mlp", watching, data=images("vit", 10))
+    for layer in layers:
+        one, other = layer.halves
+        assert not torch.allclose(one.cross, other.cross)
+        for field in ("input_mean", "output_mean"):
+            mean = (getattr(one, field) + getattr(other, field)) / 2
+            torch.testing.assert_close(mean, getattr(layer, field))
+        assert torch.equal(one.weight, layer.weight)
+    layers.clear()
+    repaired("vit", "mlp", watching, data=images("vit", 1))
+    assert [layer.halves for layer in layers] == [(), ()]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_repair_does_not_touch_the_dense_model(family):
     before = {k: v.clone() for k, v in traced(family)[0].state_dict().items()}
-    model = repaired(family, "all")[0]
+    model, small, *_ = repaired(family, "all")
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    for module in [*model.modules(), *small.modules()]:
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
 
 
 def test_half_precision_models_are_repaired_in_their_own_precision():
@@ -308,6 +471,42 @@ def test_half_precision_models_are_repaired_in_their_own_precision():
     data = [(x.bfloat16(), y) for x, y in images("vit")]
     repair_(small, half, of_kind(axes, "mlp"), plan, LSTSQ, ["blocks.0", "blocks.1"], data)
     assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
+
+
+# --- the walk --------------------------------------------------------------------------
+
+
+class Odd(nn.Module):
+    """Runs one layer twice, one with a keyword, and one never."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.keyword, self.never = (nn.Linear(2, 2) for _ in range(3))
+
+    def forward(self, x):
+        return self.keyword(input=self.twice(self.twice(x)))
+
+
+POINTS = [(torch.randn(3, 2, generator=torch.Generator().manual_seed(0)), None)]
+
+
+def test_layers_come_in_the_order_of_their_first_run_and_those_that_never_run_not_at_all():
+    walk = Walk(Odd(), Odd(), POINTS)
+    assert walk.sections(["never", "keyword", "twice"], []) == [("", ["twice", "keyword"])]
+
+
+def test_a_block_that_is_given_more_than_the_output_before_it_is_refused():
+    with pytest.raises(AdapterError, match="'keyword' does not run on the output"):
+        Walk(Odd(), Odd(), POINTS).sections([], ["keyword"])
+
+
+def test_the_tenth_block_is_not_the_first():
+    chain = nn.Sequential(*(nn.Sequential(nn.Linear(2, 2)) for _ in range(12)))
+    blocks = [str(number) for number in range(1, 11)]
+    sections = Walk(chain, chain, POINTS).sections(["11.0", "10.0", "1.0", "0.0"], blocks)
+    found = [(block, names) for block, names in sections if names]
+    assert found == [("", ["0.0"]), ("1", ["1.0"]), ("10", ["10.0"]), ("", ["11.0"])]
+    assert [block for block, _ in sections[1:-1]] == blocks
 
 
 # --- what is refused -------------------------------------------------------------------
@@ -325,9 +524,12 @@ def test_blocks_that_are_no_chain_are_refused():
         repaired("vit", "mlp", blocks=["blocks.0", "blocks.1.mlp"])
 
 
-def test_a_convolution_in_groups_is_refused():
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, padding_mode="reflect", padding=1)]
+)
+def test_a_convolution_that_is_no_plain_one_is_refused(layer):
     with pytest.raises(AdapterError, match=r"Conv2d.*--exclude"):
-        patches(nn.Conv2d(4, 4, 3, groups=2), torch.randn(1, 4, 8, 8))
+        patches(layer, torch.randn(1, 4, 8, 8))
 
 
 @pytest.mark.parametrize("ridge", [-1.0])
@@ -345,18 +547,156 @@ def test_wrong_weights_are_refused():
         wild(example_layer())
 
 
-def test_the_checks_find_a_repair_that_does_harm():
-    harmful = Repair("harmful", lambda layer: (layer.weight + 1, layer.bias))
-    problems = [check.claim for check in repair_checks(harmful) if check.problem()]
-    assert problems == [
-        "brings no layer further from the dense one",
-        "changes nothing where nothing was lost",
+def _adds_one_with_or_without_a_bias(layer):
+    return layer.weight + 1, layer.bias
+
+
+def _forgets_that_there_may_be_no_bias(layer):
+    return layer.weight, layer.output_mean - layer.weight @ layer.input_mean
+
+
+def _harms_only_without_a_bias(layer):
+    return layer.weight * (5 if layer.bias is None else 1), layer.bias
+
+
+def _differs_every_time(layer, calls=[]):  # noqa: B006  (that is what is wrong with it)
+    calls.append(None)
+    return layer.weight, layer.output_mean - layer.weight @ layer.input_mean + 1e-9 * len(calls)
+
+
+def _writes_to_the_layer(layer):
+    shifted = BIAS(layer)
+    layer.output_variance.mul_(0.5)
+    return shifted
+
+
+def _divides_by_the_spread(layer):
+    weight, bias = BIAS(layer)
+    return weight + 0 * weight / layer.covariance.diagonal(), bias
+
+
+def _minds_the_order(layer):
+    """Refit the first of the inputs only."""
+    lacking = (layer.cross - layer.weight @ layer.covariance)[:, 0]
+    weight = layer.weight.clone()
+    weight[:, 0] += lacking / layer.covariance[0, 0].clamp(min=1e-12)
+    return weight, layer.output_mean - weight @ layer.input_mean
+
+
+@pytest.mark.parametrize(
+    ("function", "claims"),
+    [
+        (
+            _adds_one_with_or_without_a_bias,
+            ["no layer further from the dense one", "nothing where nothing was lost"],
+        ),
+        (
+            _forgets_that_there_may_be_no_bias,
+            ["layer's own shape", "no layer further from the dense one"],
+        ),
+        (_harms_only_without_a_bias, ["no layer further from the dense one"]),
+        (_differs_every_time, ["same weights twice"]),
+        (_writes_to_the_layer, ["untouched"]),
+        (_divides_by_the_spread, ["inputs that never vary"]),
+        (_minds_the_order, ["permutes its weights with the inputs"]),
+    ],
+)
+def test_the_checks_find_a_repair_that_is_wrong(function, claims):
+    def wrong(layer):  # in one way at a time
+        if layer.bias is None and "bias" not in function.__name__:
+            return layer.weight, None
+        return function(layer)
+
+    problems = [check.claim for check in repair_checks(Repair("wrong", wrong)) if check.problem()]
+    assert len(problems) == len(claims)
+    for claim, problem in zip(claims, problems, strict=True):
+        assert claim in problem
+
+
+# --- repairs of others -----------------------------------------------------------------
+
+HALVE = '''"""Halve what stays."""
+from prunekit import repair
+
+@repair("halve")
+def halve(layer, *, by: float = 0.5):
+    """Multiply the weights that stay."""
+    return layer.weight * by, layer.bias
+'''
+
+
+@pytest.fixture
+def halve(tmp_path, monkeypatch):
+    """A repair in a package of its own, declared as an entry point."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    info = tmp_path / "halving-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: halving\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[prunekit.repairs]\nhalve = halving:halve\n")
+    (tmp_path / "halving.py").write_text(HALVE)
+    yield
+    REPAIRS._loaded.pop("halve", None)
+    sys.modules.pop("halving", None)
+
+
+def repaired_by(given):
+    """Return the weights of layers that missed inputs, as cut and as repaired, and the run."""
+    options = {"axes": ["mlp"], "calibration": 4}
+    plain, other = (
+        prune("vit_micro", "magnitude", 0.3, repair=r, **options) for r in ("none", given)
+    )
+    names = list(other.rounds[0].repaired)
+    assert names
+    assert all(name.endswith("mlp.fc2") for name in names)
+    pairs = [[r.model.get_submodule(name).weight for r in (plain, other)] for name in names]
+    return pairs, other
+
+
+def test_a_repair_in_a_package_of_its_own_is_found_by_name(halve):
+    assert "halve" in REPAIRS.names()
+    assert REPAIRS.summary("halve") == "Halve what stays."
+    assert "halving" not in sys.modules
+    pairs, result = repaired_by("halve:by=0.25")
+    assert all(torch.equal(repaired, 0.25 * cut) for cut, repaired in pairs)
+    assert (result.recipe["repair"], result.recipe["repair_options"]) == ("halve", {"by": 0.25})
+
+
+def test_a_repair_of_one_s_own_is_used_by_name_or_itself():
+    @repair("fourths")
+    def fourths(layer):
+        return layer.weight / 4, layer.bias
+
+    try:
+        for given in ("fourths", fourths):
+            pairs, result = repaired_by(given)
+            assert all(torch.equal(repaired, cut / 4) for cut, repaired in pairs)
+            assert result.recipe["repair"] == "fourths"
+    finally:
+        REPAIRS._loaded.pop("fourths")
+
+
+@pytest.mark.parametrize("blocks", [None, []], ids=["by_block", "whole"])
+def test_layers_that_follow_are_refitted_by_repairs_that_say_so(blocks):
+    model, small, _, _, gains = repaired("vit", "mlp", LSTSQ.configure(ridge=0.01), blocks=blocks)
+    assert list(gains) == [
+        "blocks.0.mlp.fc2",
+        "blocks.1.attn.qkv",
+        "blocks.1.attn.proj",
+        "blocks.1.mlp.fc1",
+        "blocks.1.mlp.fc2",
+        "head",
     ]
-
-
-def test_a_repair_without_training_images_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"Repair 'bias' needs training images"):
-        prune("swin_t", weights="random", ratio=0.3, repair="bias")
+    for name in ("blocks.1.attn.qkv", "blocks.1.attn.proj", "head"):
+        (x, _), (_, y) = (seen(m, name, images("vit")) for m in (small, model))
+        weight = model.get_submodule(name).weight.detach().double().numpy()
+        expected = least_squares(x, y, weight, 0.01)
+        found = small.get_submodule(name)
+        np.testing.assert_allclose(found.weight.detach(), expected[0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.bias.detach(), expected[1], rtol=1e-3, atol=1e-4)
+    for name in ("patch_embed.proj", "blocks.0.attn.qkv", "blocks.0.attn.proj"):
+        untouched = (m.get_submodule(name).weight for m in (model, small))
+        assert torch.equal(*untouched), name
+    assert list(repaired("vit", "mlp", BIAS)[4]) == ["blocks.0.mlp.fc2", "blocks.1.mlp.fc2"]
 
 
 def test_runs_with_a_repair_repeat_exactly_and_differ_from_those_without():
@@ -369,6 +709,6 @@ def test_runs_with_a_repair_repeat_exactly_and_differ_from_those_without():
     assert first.plan == none.plan
     changed = {k for k in states[0] if not torch.equal(states[0][k], states[2][k])}
     assert changed
-    assert all(k.rpartition(".")[0].endswith(("fc2", "proj")) for k in changed)
+    assert {name.rpartition(".")[0] for name in changed} <= set(first.rounds[0].repaired)
     assert first.rounds[0].repaired
     assert not none.rounds[0].repaired

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import FAMILIES, TOYS, adapter_of, axes_of, kinds_of, random_plan, toy, traced
+from conftest import (
+    FAMILIES,
+    TOYS,
+    adapter_of,
+    axes_of,
+    kinds_of,
+    of_kind,
+    random_plan,
+    toy,
+    traced,
+    write_digits,
+)
 
-from prunekit import load, prune, recipes
+from prunekit import Criterion, load, prune, recipes
+from prunekit.artifact import _records
 from prunekit.errors import BudgetError, PruneError
 from prunekit.rounds import combine, ratios
 from prunekit.shrink import shrunk
+from prunekit.training.history import Epoch, Trained
 
 
 def shapes(model):
@@ -109,15 +123,20 @@ def test_the_artifact_of_many_steps_loads_like_any_other(arch, tmp_path):
 
 
 def test_floors_refer_to_the_original_sizes():
+    """All of what leaves, leaves the first block, as far as the floor lets it."""
     model, _ = toy("vit")
-    once, thrice = (
-        prune(model, "random", 0.45, by="slices", axes=["mlp"], floor=0.5, multiple=1, steps=steps)
-        for steps in (1, 3)
-    )
-    for result in (once, thrice):
-        for name, kept in result.plan.kept.items():
-            assert len(kept) >= 0.5 * result.plan.sizes[name]
-        assert result.got == pytest.approx(0.45, abs=0.01)
+
+    def first_goes(axes):
+        return [torch.arange(axis.size) + 1000 * n for n, axis in enumerate(axes)]
+
+    criterion = Criterion("first_goes", first_goes, scope="kind")
+    options = {"by": "slices", "axes": ["mlp"], "floor": 0.5, "multiple": 1}
+    for steps in (1, 3):
+        result = prune(model, criterion, 0.3, steps=steps, **options)
+        sizes, kept = result.plan.sizes, result.plan.kept
+        assert len(kept["blocks.0.mlp"]) == sizes["blocks.0.mlp"] / 2
+        assert len(kept["blocks.1.mlp"]) < sizes["blocks.1.mlp"]
+        assert result.got == pytest.approx(0.3, abs=0.01)
 
 
 def test_steps_too_small_to_take_are_refused():
@@ -134,21 +153,158 @@ def test_scores_are_of_the_model_as_it_is_in_that_round():
         sizes.append([axis.size for axis in axes])
         return [torch.arange(axis.size).double() for axis in axes]
 
-    from prunekit import Criterion
-
     prune(model, Criterion("look", look, scope="kind"), 0.4, steps=2)
     assert all(b <= a for a, b in zip(*sizes, strict=True))
     assert sizes[0] != sizes[1]
 
 
-def test_training_follows_every_round():
-    recipe = recipes.find("quick").with_(epochs=1)
-    epochs = []
-    result = prune("vit_micro", "magnitude", 0.6, steps=2, finetune=recipe, on_epoch=epochs.append)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plan_of_many_steps_cuts_the_very_weights_out_of_the_original(family):
+    model, images = toy(family)
+    out = next(axis.name for axis in traced(family)[2] if axis.kind == "mlp")
+    result = prune(
+        model, "magnitude", 0.3, by="slices", axes=["mlp"], exclude=[out], steps=3, multiple=1
+    )
+    assert len(result.plan.kept) == len(of_kind(traced(family)[2], "mlp")) - 1
+    assert out not in result.plan.kept
+    axes = [axis for axis in axes_of(model, images, "mlp") if axis.name in result.plan.kept]
+    replayed = shrunk(model, axes, result.plan, adapter_of(family)).state_dict()
+    assert shapes(result.model) == {name: tuple(t.shape) for name, t in replayed.items()}
+    assert all(torch.equal(t, replayed[name]) for name, t in result.model.state_dict().items())
+    left = sum(len(kept) for kept in result.plan.kept.values())
+    assert 1 - left / sum(result.plan.sizes.values()) == pytest.approx(result.plan.got)
+
+
+def test_only_what_is_included_shrinks_in_any_step():
+    model, _ = toy("vit")
+    result = prune(
+        model, "magnitude", 0.1, axes=["mlp", "head"], include=["blocks.1.*"], steps=2, multiple=1
+    )
+    assert set(result.plan.kept) == {"blocks.1.mlp", "blocks.1.attn.head"}
+    before, after = shapes(model), shapes(result.model)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed
+    assert all(name.startswith("blocks.1.") for name in changed)
+
+
+def test_floors_and_rests_refer_to_slices_per_group_of_the_original():
+    """Heads of 8 dimensions, of which half must stay in every step."""
+    model, _ = toy("vit")
+    options = {"by": "slices", "axes": ["head_dim"], "floor": 0.5, "multiple": 1}
+    result = prune(model, "random", 0.45, steps=3, schedule="linear", **options)
+    for name, kept in result.plan.kept.items():
+        assert len(kept) >= 0.5 * result.plan.sizes[name]
+    assert [one.asked for one in result.rounds] == pytest.approx([0.15, 0.3, 0.45])
+    assert result.plan.asked == 0.45
+    assert result.plan.got == pytest.approx(0.45, abs=0.07)
+
+
+def test_a_run_s_parity_is_that_of_its_worst_round():
+    model, _ = toy("vit")
+    result = prune(model, "magnitude", 0.4, steps=2)
+    for order in (result.rounds, result.rounds[::-1]):
+        good, bad = (
+            replace(one, parity=replace(one.parity, difference=difference))
+            for one, difference in zip(order, (0.0, 1e9), strict=True)
+        )
+        assert not replace(result, rounds=(good, bad)).parity.holds
+        assert not replace(result, rounds=(bad, good)).parity.holds
+
+
+# --- the images, and training ----------------------------------------------------------
+
+
+class Sealed:
+    """A split that must not be opened."""
+
+    def __len__(self):
+        raise AssertionError("the test images were counted")
+
+    def __getitem__(self, index):
+        raise AssertionError("a test image was read")
+
+
+@pytest.fixture
+def digits(tmp_path, monkeypatch):
+    """A folder whose test images raise when they are touched; yields those that were read."""
+    from prunekit import engine
+
+    read, find = [], engine.find_images
+
+    class Watched(torch.utils.data.Dataset):
+        def __init__(self, images):
+            self.images, self.targets = images, images.targets
+
+        def __len__(self):
+            return len(self.images)
+
+        def __getitem__(self, position):
+            read.append(position)
+            return self.images[position]
+
+    def sealed(*arguments):
+        found = find(*arguments)
+        return replace(found, test=Sealed(), calibration=Watched(found.calibration))
+
+    monkeypatch.setattr(engine, "find_images", sealed)
+    return write_digits(tmp_path / "digits"), read
+
+
+def test_criterion_and_repair_see_the_same_few_training_images_and_no_others(digits):
+    folder, read = digits
+    found = []
+    for seed in (0, 0, 1):
+        read.clear()
+        prune("vit_micro", "taylor", 0.4, repair="lstsq", data=folder, calibration=7, steps=2,
+              seed=seed)  # fmt: skip
+        found.append(set(read))
+        assert len(found[-1]) == 7
+    assert found[0] == found[1] != found[2]
+
+
+RECIPE = recipes.find("quick").with_(epochs=1, batch_size=16)
+
+
+def test_training_follows_every_round(tmp_path):
+    epochs, folder = [], write_digits(tmp_path / "digits")
+    options = {"data": folder, "steps": 2, "on_epoch": epochs.append}
+    result = prune("vit_micro", "magnitude", 0.6, finetune=RECIPE, **options)
     assert len(epochs) == 2
-    assert all(one.trained for one in result.rounds)
-    untrained = prune("vit_micro", "magnitude", 0.6, steps=2)
+    assert [one.trained.images for one in result.rounds] == [63, 63]
+    untrained = prune("vit_micro", "magnitude", 0.6, **options)
     assert not any(one.trained for one in untrained.rounds)
     assert result.recipe["finetune"]["epochs"] == 1
-    same = replace(recipe, epochs=1) == recipe
-    assert same
+    result.save(tmp_path / "out")
+    history = (tmp_path / "out" / "history.jsonl").read_text().splitlines()
+    assert len(history) == 2
+
+
+def test_training_gets_the_training_images_the_dense_teacher_and_the_last_step_s_model(
+    digits, monkeypatch
+):
+    calls = []
+
+    def train_(small, images, recipe, *, teacher, **options):
+        calls.append((small, teacher, len(images), options["seed"], recipe))
+        with torch.no_grad():
+            small.patch_embed.proj.bias.add_(len(calls))
+        history = (Epoch(1, 0.1, 1.0, 40.0 + len(calls), 1.0, 1.0),)
+        return Trained(history, 1, 10.0, 50.0, 1, 1, ("labels",), 1, "cpu", 1.0)
+
+    monkeypatch.setattr("prunekit.step.train_", train_)
+    result = prune("vit_micro", "magnitude", 0.5, steps=3, finetune=RECIPE, data=digits[0],
+                   seed=4)  # fmt: skip
+    assert [call[2:] for call in calls] == [(70, 4, RECIPE)] * 3
+    assert {id(teacher) for _, teacher, *_ in calls} == {id(calls[0][1])}
+    dense = sum(p.numel() for p in calls[0][1].parameters())
+    assert dense == result.before.params
+    biases = [model.patch_embed.proj.bias for model in (calls[0][1], *(c[0] for c in calls))]
+    moved = [float((bias - biases[0]).detach().mean()) for bias in biases]
+    assert moved == pytest.approx([0, 1, 1 + 2, 1 + 2 + 3], abs=1e-5)
+    assert result.model is calls[-1][0]
+    drawn = []
+    monkeypatch.setattr("prunekit.artifact.learning_curve", lambda *a: drawn.append(a) or "<svg/>")
+    lines = _records(result)["history.jsonl"].splitlines()
+    assert [json.loads(line)["val_top1"] for line in lines] == [41.0, 42.0, 43.0]
+    ((history, start, best, _),) = drawn
+    assert (history, start, best) == (result.rounds[-1].trained.history, 10.0, 1)

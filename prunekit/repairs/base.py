@@ -1,4 +1,4 @@
-"""What a repair is: a named function from a layer that misses inputs to its new weights."""
+"""What a repair is: a named function from a layer and its inputs to its new weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Affine: TypeAlias = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear map that lost some of its inputs, as a regression problem; all in float64.
+    """A linear map whose inputs are not what they were, as a regression problem; in float64.
 
     A convolution is the linear map of its unfolded patches.
 
@@ -88,6 +88,8 @@ class Repair(FunctionPlugin):
         needs: `moments` of the calibration images, or `nothing` if it changes nothing.
         product: From a Product to the two (rank, dim) maps that replace its queries and keys;
             None leaves logits alone.
+        follows: Whether it is also given layers that lost nothing themselves, but run after some
+            that did, so that what reaches them has changed.
         inputs: What layers are fitted on: what they get from the model `repaired` so far, or
             what they got in the `dense` one.
     """
@@ -97,6 +99,7 @@ class Repair(FunctionPlugin):
 
     needs: Need = "moments"
     product: Callable[[Product], tuple[Tensor, Tensor]] | None = None
+    follows: bool = False
     inputs: Literal["repaired", "dense"] = "repaired"
 
     def __call__(self, layer: Layer) -> Affine:
@@ -134,6 +137,7 @@ def repair(
     *,
     needs: Need = "moments",
     product: Callable[[Product], tuple[Tensor, Tensor]] | None = None,
+    follows: bool = False,
 ) -> Callable[[Callable[..., Affine]], Repair]:
     """Register a function as a repair; the decorated name becomes the `Repair`.
 
@@ -141,12 +145,13 @@ def repair(
         name: What `--repair` and `prune(repair=...)` will call it.
         needs: "nothing" if it changes nothing.
         product: What shortens queries and keys; None leaves them alone.
+        follows: Whether it is also given layers that merely run after some that lost inputs.
 
     Raises:
         RegistryError: Another repair has the name.
     """
 
     def register(function: Callable[..., Affine]) -> Repair:
-        return REPAIRS.add(name, Repair(name, function, needs, product))
+        return REPAIRS.add(name, Repair(name, function, needs, product, follows))
 
     return register

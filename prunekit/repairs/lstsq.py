@@ -1,4 +1,4 @@
-"""Least squares: refit each layer that misses inputs to the outputs it had."""
+"""Least squares: refit layers to the outputs they had, on the inputs they now get."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def low_rank(product: Product) -> tuple[Tensor, Tensor]:
     return left, right
 
 
-@repair("lstsq", product=low_rank)
+@repair("lstsq", product=low_rank, follows=True)
 def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
     """Refit weight and bias by ridge regression towards the dense layer's outputs.
 
@@ -60,7 +60,8 @@ def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
 
     Source:
         Luo et al., ThiNet, ICCV 2017, arXiv:1707.06342; Meng et al., OSSCAR, ICML 2024,
-        arXiv:2403.12983. Differs: a ridge on the change of the weight, chosen from the data.
+        arXiv:2403.12983. Differs: a ridge on the change of the weight, chosen from the data;
+        layers that lost no inputs themselves, up to the classifier, are refitted too.
     """
     if ridge < 0:
         raise RepairError(f"Option 'ridge' of repair 'lstsq' got {ridge}; expected 0 or more.")

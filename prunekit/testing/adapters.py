@@ -18,6 +18,7 @@ from ..models import fill
 from ..plan import Budget, Plan, make_plan
 from ..shrink import mask_, shrink_, shrunk
 from ..structure import copy_with
+from ..walk import Walk
 from .check import Check
 
 RATIOS = (0.3, 0.6)
@@ -45,6 +46,7 @@ def adapter_checks(
     subject = _Subject(found, _randomised(toy), batch)
     claims = [
         ("declares axes with names of their own and known kinds", _declares_well),
+        ("names blocks that run one after the other", _chains),
         ("changes nothing, bit for bit, when everything is kept", _keeps_everything),
         *((f"removing equals masking: {kind}", _parity(kind)) for kind in found.kinds),
         ("removing equals masking: all kinds together", _parity(None)),
@@ -113,6 +115,13 @@ def _declares_well(subject: _Subject) -> None:
     assert subject.adapter.matches(subject.model), (
         "matches() is false for the model it is tested with"
     )
+
+
+@torch.inference_mode()
+def _chains(subject: _Subject) -> None:
+    blocks = subject.adapter.blocks(subject.model)
+    walk = Walk(subject.model, subject.model, [(subject.example, subject.example)])
+    walk.sections(blocks, blocks)  # raises an AdapterError that says which one does not
 
 
 @torch.inference_mode()
