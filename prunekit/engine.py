@@ -24,7 +24,7 @@ from .registry import unknown
 from .repairs import REPAIRS
 from .repairs.base import Repair
 from .result import Result
-from .rounds import Schedule, combine, ratios
+from .rounds import Schedule, ratios
 from .step import Choices, Watch, take_step
 from .subject import find_images, find_subject
 from .training import Epoch
@@ -74,6 +74,7 @@ def prune(
         floor: The smallest fraction of an axis to keep.
         multiple: Kept MLP and width sizes are multiples of this.
         steps: In how many rounds of scoring, cutting, repairing and training to get there.
+            Criteria that look at weights or data then see the model as it has become.
         schedule: How much to remove in each: the same (`linear`), or most at first (`cubic`).
         finetune: How to train after every round, on training images; not at all unless given.
             If the recipe distils, the teacher is the model that came in.
@@ -119,14 +120,12 @@ def prune(
         calibration=calibration,
         seed=seed,
     )
-    first = step = take_step(subject, targets[0], choices, watch, None, on_epoch)
-    plan, rounds = first.plan, [first.round]
-    for target in targets[1:]:
-        before_it = replace(subject, model=step.model)
-        step = take_step(before_it, target, choices, watch, first.whole, on_epoch)
-        plan = combine(first.axes, plan, step.axes, step.plan)
+    step, rounds = None, []
+    for target in targets:
+        step = take_step(subject, target, choices, watch, step, on_epoch)
         rounds.append(step.round)
-    small = step.model
+    assert step is not None, "there is at least one target"
+    small, cut = step.model, step.cut
     with watch("measure"):
         before, after = _measured((subject.model, small), subject.example, evaluate)
     if evaluate and images:
@@ -156,7 +155,7 @@ def prune(
     }
     result = Result(
         small,
-        plan,
+        cut.plan,
         before,
         after,
         tuple(rounds),
@@ -164,7 +163,7 @@ def prune(
         watch.seconds,
         warnings=subject.warnings,
         architecture=subject.architecture,
-        kinds={axis.name: axis.kind for axis in first.axes},
+        kinds={axis.name: axis.kind for axis in cut.axes},
     )
     return replace(result, warnings=(*result.warnings, *_misses(result)))
 

@@ -38,6 +38,10 @@ class Parity:
         """Whether removing equalled masking."""
         return self.difference <= self.tolerance * self.scale
 
+    def report(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {**asdict(self), "holds": self.holds}
+
 
 @dataclass(frozen=True)
 class Round:
@@ -58,7 +62,8 @@ class Round:
     def report(self) -> dict[str, Any]:
         """Return everything as plain data."""
         trained = self.trained.report() if self.trained else None
-        return {**asdict(replace(self, trained=None)), "trained": trained}
+        plain = asdict(replace(self, trained=None))
+        return {**plain, "parity": self.parity.report(), "trained": trained}
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class Result:
             "got": self.got,
             "before": asdict(self.before),
             "after": asdict(self.after),
-            "parity": {**asdict(self.parity), "holds": self.parity.holds},
+            "parity": self.parity.report(),
             "rounds": [one.report() for one in self.rounds],
             "axes": kept,
             "seconds": dict(self.seconds),

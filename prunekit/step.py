@@ -21,6 +21,7 @@ from .recipes import Recipe
 from .reconstruct import repair_
 from .repairs.base import Repair
 from .result import Round
+from .rounds import combine
 from .shrink import shrunk
 from .subject import Subject, find_specs
 from .training import Epoch, train_
@@ -72,37 +73,35 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """The model as it came in, before the first step.
+class Cut:
+    """What to cut out of which model.
 
     Attributes:
-        model: The model itself; the teacher, where a recipe distils.
-        cost: What there was of whatever the budget counts.
-        lengths: Axis name to its slices per group.
+        subject: The model; not modified.
+        axes: What may shrink, traced on it.
+        plan: What does, in its coordinates.
     """
 
-    model: nn.Module
-    cost: float
-    lengths: Mapping[str, int]
+    subject: Subject
+    axes: list[Axis]
+    plan: Plan
 
 
 @dataclass(frozen=True)
 class Step:
-    """What came of one step.
+    """What came of the steps so far.
 
     Attributes:
-        model: The smaller model.
-        axes: What could have shrunk, traced on the larger one.
-        plan: What did, in its coordinates; the fractions refer to the whole model.
-        round: What was found out on the way.
-        whole: The model before the first step.
+        model: The small model.
+        cut: What all steps together cut out of the original model.
+        cost: What there was, in the original model, of whatever the budget counts.
+        round: What was found out in the last step.
     """
 
     model: nn.Module
-    axes: list[Axis]
-    plan: Plan
+    cut: Cut
+    cost: float
     round: Round
-    whole: Whole
 
 
 class Watch:
@@ -126,55 +125,78 @@ def take_step(
     ratio: float,
     choices: Choices,
     watch: Watch,
-    whole: Whole | None,
+    before: Step | None,
     on_epoch: Callable[[Epoch], None],
 ) -> Step:
     """Trace, score, plan, cut, prove, repair and train.
 
+    With training between them, every step cuts the model that the last one left. Without, all
+    that a step learns is what to cut, and the original is cut anew, so that what one repair
+    leaves undone does not pile up with the next.
+
     Args:
-        subject: The model as it is; not modified.
-        ratio: The fraction of the original model to be gone afterwards.
+        subject: The original model; not modified.
+        ratio: The fraction of it to be gone afterwards.
         choices: All that was chosen.
         watch: Is told what happens.
-        whole: The model before the first step; None if this is the first.
+        before: The step before, if this is not the first.
         on_epoch: Called after every epoch of training.
 
     Raises:
         PruneError: One of its children.
     """
+    now = replace(subject, model=before.model) if before else subject
     with watch("trace"):
-        specs = find_specs(subject, choices.kinds, choices.include, choices.exclude)
-        axes = trace(subject.model, specs, subject.adapter, subject.example)
+        specs = find_specs(now, choices.kinds, choices.include, choices.exclude)
+        axes = trace(now.model, specs, now.adapter, now.example)
     with watch("score"):
-        scores = choices.criterion(_informed(axes, subject, choices))
+        scores = choices.criterion(_informed(axes, now, choices))
     with watch("plan"):
-        whole = whole or _whole(axes, subject, choices.by)
-        plan = _planned(axes, scores, ratio, subject, choices, whole)
-    with watch("silence"):  # before there is a small model, to have one copy at a time
-        reference = silence(subject, axes, plan)
-    with watch("shrink"):
-        small = shrunk(subject.model, axes, plan, subject.adapter).eval()
-    with watch("verify"):
-        done = Round(ratio, verify(reference, small))
-    if choices.repair.needs != "nothing":
-        with watch("repair"):
-            images = choices.drawn(f"Repair {choices.repair.name!r}", REPAIR_BATCH)
-            blocks = subject.adapter.blocks(subject.model)
-            gains = repair_(small, subject.model, axes, plan, choices.repair, blocks, images)
-            done = replace(done, repaired=gains)
+        cost = before.cost if before else _costs(axes, subject, choices.by)[0]
+        lengths = _lengths(before.cut.axes if before else axes)
+        last = Cut(now, axes, _planned(axes, scores, ratio, now, choices, cost, lengths))
+        whole = _together(before.cut, last) if before else last
+    small, done = _carry_out(last if choices.recipe else whole, choices, watch)
     if choices.recipe is not None:
         with watch("train"):
             trained = train_(
                 small,
                 choices.data.calibration if choices.data else None,
                 choices.recipe,
-                teacher=whole.model,
+                teacher=subject.model,
                 seed=choices.seed,
                 device=next(small.parameters()).device.type,
                 on_epoch=on_epoch,
             )
             done = replace(done, trained=trained)
-    return Step(small, axes, plan, done, whole)
+    return Step(small, whole, cost, done)
+
+
+def _carry_out(cut: Cut, choices: Choices, watch: Watch) -> tuple[nn.Module, Round]:
+    """Cut, prove that removing equals masking, and repair."""
+    subject, axes, plan = cut.subject, cut.axes, cut.plan
+    with watch("silence"):  # before there is a small model, to have one copy at a time
+        reference = silence(subject, axes, plan)
+    with watch("shrink"):
+        small = shrunk(subject.model, axes, plan, subject.adapter).eval()
+    with watch("verify"):
+        done = Round(plan.asked, verify(reference, small))
+    if choices.repair.needs == "nothing":
+        return small, done
+    with watch("repair"):
+        images = choices.drawn(f"Repair {choices.repair.name!r}", REPAIR_BATCH)
+        blocks = subject.adapter.blocks(subject.model)
+        gains = repair_(small, subject.model, axes, plan, choices.repair, blocks, images)
+    return small, replace(done, repaired=gains)
+
+
+def _together(first: Cut, last: Cut) -> Cut:
+    return replace(first, plan=combine(first.axes, first.plan, last.axes, last.plan))
+
+
+def _lengths(axes: Sequence[Axis]) -> dict[str, int]:
+    """Return every axis' slices per group."""
+    return {axis.name: axis.size // axis.spec.groups for axis in axes}
 
 
 def _informed(axes: list[Axis], subject: Subject, choices: Choices) -> list[Axis]:
@@ -186,26 +208,22 @@ def _informed(axes: list[Axis], subject: Subject, choices: Choices) -> list[Axis
     return gather(criterion.needs, subject.model, axes, images)
 
 
-def _whole(axes: Sequence[Axis], subject: Subject, by: By) -> Whole:
-    lengths = {axis.name: axis.size // axis.spec.groups for axis in axes}
-    return Whole(subject.model, _costs(axes, subject, by)[0], lengths)
-
-
 def _planned(
     axes: Sequence[Axis],
     scores: Sequence[Tensor],
     ratio: float,
     subject: Subject,
     choices: Choices,
-    whole: Whole,
+    cost: float,
+    lengths: Mapping[str, int],
 ) -> Plan:
     """Plan for what is still to be removed; the plan says how much of the original is gone."""
     total, terms = _costs(axes, subject, choices.by)
-    left = (1 - ratio) * whole.cost
+    left = (1 - ratio) * cost
     if left >= total:
         raise BudgetError(
             f"There is nothing left to do for the step to a ratio of {ratio:.3g}: the one before "
-            f"went as far as {1 - total / whole.cost:.3g}. Take fewer steps."
+            f"went as far as {1 - total / cost:.3g}. Take fewer steps."
         )
     plan = make_plan(
         axes,
@@ -214,9 +232,9 @@ def _planned(
         scope=choices.scope,
         floor=choices.floor,
         multiple=choices.multiple,
-        whole=whole.lengths,
+        whole=lengths,
     )
-    return replace(plan, asked=ratio, got=1 - (1 - plan.got) * total / whole.cost)
+    return replace(plan, asked=ratio, got=1 - (1 - plan.got) * total / cost)
 
 
 def _costs(axes: Sequence[Axis], subject: Subject, by: By) -> tuple[float, tuple[Term, ...]]:
