@@ -19,7 +19,7 @@ from prunekit.errors import AdapterError, DataError, RepairError
 from prunekit.reconstruct import repair_
 from prunekit.repairs import REPAIRS
 from prunekit.repairs.base import Product, Repair
-from prunekit.repairs.lstsq import low_rank
+from prunekit.repairs.lstsq import RIDGES, low_rank
 from prunekit.shrink import positions_left, shrunk
 from prunekit.testing import example_layer, repair_checks
 from prunekit.walk import Walk
@@ -217,13 +217,30 @@ def test_ridges_are_chosen_on_images_that_were_not_fitted():
     assert truth.error(*LSTSQ(plenty)) < 0.8 * unrepaired
 
 
-def noisy(samples, seed=3):
+def test_twice_the_images_get_half_the_ridge_that_was_chosen_on_one_half():
+    layer = noisy(200)
+    found = LSTSQ(layer)[0]
+    fits = {ridge: LSTSQ.configure(ridge=ridge)(layer)[0] for ridge in RIDGES}
+    halved = {ridge: LSTSQ.configure(ridge=ridge / 2)(layer)[0] for ridge in RIDGES}
+    assert any(torch.equal(found, weight) for weight in halved.values())
+    assert not any(torch.equal(found, weight) for weight in fits.values())
+
+
+def test_where_only_the_mean_is_off_only_the_bias_moves():
+    layer = noisy(12, lost=0.0, offset=3.0)
+    weight, bias = LSTSQ(layer)
+    assert torch.equal(weight, layer.weight)
+    assert (bias - layer.bias).abs().min() > 0.5
+
+
+def noisy(samples, seed=3, lost=0.5, offset=0.0):
     """Return a layer half of whose outputs no linear map can explain."""
     generator = torch.Generator().manual_seed(0)
-    weight, lost = torch.randn(2, 4, 30, generator=generator).double()
+    weight, missing = torch.randn(2, 4, 30, generator=generator).double()
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, 30, generator=generator).double()
-    y = x @ (weight + lost / 2).T + 4 * torch.randn(samples, 4, generator=generator)
+    noise = (4 if lost else 1) * torch.randn(samples, 4, generator=generator)
+    y = offset + x @ (weight + lost * missing).T + noise
     moments = Covariance()
     moments.add(x, y, samples)
     layer = example_layer()

@@ -21,10 +21,17 @@ from conftest import (
 )
 
 from prunekit import Criterion, load, prune, recipes
+from prunekit.adapters.base import adapter_for
 from prunekit.artifact import _records
+from prunekit.data import InputSpec, batches, open_data
 from prunekit.errors import BudgetError, PruneError
+from prunekit.graph import trace
+from prunekit.models import build
+from prunekit.reconstruct import repair_
+from prunekit.repairs import REPAIRS
 from prunekit.rounds import combine, ratios
 from prunekit.shrink import shrunk
+from prunekit.step import REPAIR_BATCH
 from prunekit.training.history import Epoch, Trained
 
 
@@ -120,6 +127,21 @@ def test_the_artifact_of_many_steps_loads_like_any_other(arch, tmp_path):
     with torch.no_grad():
         assert torch.equal(result.model(image), loaded(image))
     assert all(one.repaired for one in result.rounds)
+
+
+def test_without_training_every_step_repairs_a_fresh_cut_of_the_original():
+    result = prune("vit_micro", "taylor", 0.5, repair="lstsq", steps=2, calibration=16)
+    built = build("vit_micro").model
+    adapter = adapter_for(built)
+    specs = [spec for spec in adapter.axes(built) if spec.name in result.plan.kept]
+    axes = trace(built, specs, adapter, InputSpec.of(built).example())
+    small = shrunk(built, axes, result.plan, adapter).eval()
+    images = open_data("fashion-mnist-mini", built).calibration
+    drawn = batches(images, REPAIR_BATCH, limit=16, seed=0)
+    blocks = adapter.blocks(built)
+    repair_(small, built, axes, result.plan, REPAIRS.get("lstsq"), blocks, drawn)
+    for name, tensor in small.state_dict().items():
+        assert torch.equal(tensor, result.model.state_dict()[name]), name
 
 
 def test_floors_refer_to_the_original_sizes():
