@@ -28,6 +28,7 @@ from .rounds import Schedule, ratios
 from .step import Choices, Watch, take_step
 from .subject import find_images, find_subject
 from .training import Epoch
+from .training.setting import check_installed
 
 
 def prune(
@@ -99,6 +100,8 @@ def prune(
     mending = configured(REPAIRS, repair)
     by = _precheck(ratio, by, scope, calibration)
     targets = ratios(ratio, steps, schedule)
+    if finetune is not None:
+        check_installed()
     informed = chosen.needs != "nothing" or mending.needs != "nothing"
     watch = Watch(on_step)
     with watch("build"):

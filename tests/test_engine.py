@@ -1,12 +1,14 @@
 """prune: what it promises beyond its parts."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
-from prunekit import Adapter, AxisSpec, Criterion, ParityError, criterion, prune
+from prunekit import Adapter, AxisSpec, Criterion, ParityError, criterion, prune, recipes
 from prunekit.criteria import CRITERIA
-from prunekit.errors import AdapterError, DataError
+from prunekit.errors import AdapterError, DataError, TrainingError
 from prunekit.subject import find_subject
 from prunekit.zoo import build
 
@@ -233,3 +235,11 @@ def test_cuda_gives_the_plan_that_the_cpu_gives():
     on_cpu, on_cuda = (prune("swin_micro", "magnitude", 0.5, device=d) for d in ("cpu", "cuda"))
     assert on_cpu.plan == on_cuda.plan
     assert next(on_cuda.model.parameters()).is_cuda
+
+
+def test_a_missing_extra_is_noticed_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    steps = []
+    with pytest.raises(TrainingError, match=r"accelerate.*prunekit\[train\]"):
+        prune("vit_micro", finetune=recipes.find("quick"), on_step=steps.append)
+    assert steps == []
