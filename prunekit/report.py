@@ -156,11 +156,12 @@ def _training(report: Report) -> str:
 
 def _tuning(tuned: Mapping[str, Any]) -> str:
     before, after = tuned["test_top1_before"], tuned["test_top1"]
-    gain = f"test top-1 {before:.2f} to {after:.2f} %" if before is not None else f"{after:.2f} %"
+    gain = f"{before:.2f} to {after:.2f} %" if before is not None else f"{after:.2f} %"
+    epochs = f"{tuned['epochs']} epoch{'s' if tuned['epochs'] > 1 else ''}"
     return (
-        f"{tuned['recipe']}, {tuned['epochs']} epochs on {tuned['images']:,} images of "
-        f"{tuned['data']}, from {' and '.join(tuned['learnt_from'])}: {gain}; kept epoch "
-        f"{tuned['best_epoch']}, best on {tuned['validation']:,} held-out training images"
+        f"{tuned['recipe']}, {epochs} on {tuned['images']:,} images of "
+        f"{tuned['data']}, from {' and '.join(tuned['learnt_from'])}: test top-1 {gain}; kept "
+        f"epoch {tuned['best_epoch']}, best on {tuned['validation']:,} held-out training images"
     )
 
 
