@@ -15,7 +15,7 @@ from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
 from .data import Data, batches
 from .errors import BudgetError, CriterionError, DataError
-from .measure import EVAL_BATCH, Stats, accuracy, latencies, peak_memory, stats
+from .measure import EVAL_BATCH, Stats, hits, latencies, peak_memory, percentages, stats
 from .plan import BYS, CLOSE_ENOUGH, Budget, By
 from .plugin import configured
 from .provenance import processor, versions
@@ -25,8 +25,9 @@ from .repairs import REPAIRS
 from .repairs.base import Repair
 from .result import Result
 from .rounds import Schedule, ratios
+from .shared import Shared
 from .step import Choices, Watch, take_step
-from .subject import find_images, find_subject
+from .subject import Subject, find_images, find_subject
 from .training import Epoch
 from .training.setting import check_installed
 
@@ -56,6 +57,7 @@ def prune(
     evaluate: bool = False,
     device: str = "auto",
     seed: int = 0,
+    shared: Shared | None = None,
     on_step: Callable[[str], None] = lambda step: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Result:
@@ -89,6 +91,7 @@ def prune(
         device: `auto`, `cpu` or `cuda`; a model of your own stays where it is on `auto`.
         seed: Seed of random weights and scores, calibration images, training and the parity
             input.
+        shared: What other runs have found out already; see `Shared`. It changes no result.
         on_step: Called with the name of each step as it starts.
         on_epoch: Called after every epoch of training.
 
@@ -103,11 +106,12 @@ def prune(
     if finetune is not None:
         check_installed()
     informed = chosen.needs != "nothing" or mending.needs != "nothing"
-    watch = Watch(on_step)
+    shared = shared or Shared()
+    watch = Watch(on_step, shared)
     with watch("build"):
-        subject = find_subject(model, weights, adapter, example_input, device, seed)
+        subject = find_subject(model, weights, adapter, example_input, device, seed, shared)
         wanted = evaluate or informed or finetune is not None
-        images = find_images(subject, data, data_dir, wanted)
+        images = find_images(subject, data, data_dir, wanted, shared)
     choices = Choices(
         criterion=chosen,
         scope=scope or chosen.scope,
@@ -125,15 +129,18 @@ def prune(
     )
     step, rounds = None, []
     for target in targets:
-        step = take_step(subject, target, choices, watch, step, on_epoch)
+        step = take_step(subject, target, choices, watch, step, shared, on_epoch)
         rounds.append(step.round)
     assert step is not None, "there is at least one target"
     small, cut = step.model, step.cut
     with watch("measure"):
-        before, after = _measured((subject.model, small), subject.example, evaluate)
+        before, after = _measured(subject, small, shared, timed=evaluate)
+    correct = None
     if evaluate and images:
         with watch("evaluate"):
-            before, after = _tested((subject.model, small), (before, after), images)
+            found = _tested(subject, small, shared, images)
+        before, after = _with_accuracy(before, found[0]), _with_accuracy(after, found[1])
+        correct = found[0][:, 0], found[1][:, 0]
     recipe = {
         **subject.origin(),
         "criterion": chosen.name,
@@ -167,6 +174,8 @@ def prune(
         warnings=subject.warnings,
         architecture=subject.architecture,
         kinds={axis.name: axis.kind for axis in cut.axes},
+        scores=step.scores,
+        correct=correct,
     )
     return replace(result, warnings=(*result.warnings, *_misses(result)))
 
@@ -202,29 +211,37 @@ def _precheck(ratio: float, by: str, scope: str | None, calibration: int) -> By:
 
 
 def _measured(
-    models: tuple[nn.Module, nn.Module], example: Tensor, timed: bool
+    subject: Subject, small: nn.Module, shared: Shared, *, timed: bool
 ) -> tuple[Stats, Stats]:
     """Return what the large and the small model cost; both are timed side by side."""
-    before, after = (stats(model, example) for model in models)
+    dense, example = subject.model, subject.example
+    before = shared.once("dense size", dense, lambda: stats(dense, example))
+    after = stats(small, example)
     if not timed:
         return before, after
-    times = latencies(models, example)
-    peaks = [peak_memory(model, example) for model in models]
+    times = latencies((dense, small), example)
+    peak = shared.once("dense memory", dense, lambda: peak_memory(dense, example))
     return (
-        replace(before, latency_ms=times[0], memory_bytes=peaks[0]),
-        replace(after, latency_ms=times[1], memory_bytes=peaks[1]),
+        replace(before, latency_ms=times[0], memory_bytes=peak),
+        replace(after, latency_ms=times[1], memory_bytes=peak_memory(small, example)),
     )
 
 
 def _tested(
-    models: tuple[nn.Module, nn.Module], sides: tuple[Stats, Stats], images: Data
-) -> tuple[Stats, Stats]:
-    """Add the accuracies on all test images."""
-    found = []
-    for model, side in zip(models, sides, strict=True):
-        top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))
-        found.append(replace(side, top1=top1, top5=top5, images=count))
-    return found[0], found[1]
+    subject: Subject, small: nn.Module, shared: Shared, images: Data
+) -> tuple[Tensor, Tensor]:
+    """Return what the large and the small model make of all test images, see `hits`."""
+
+    def found(model: nn.Module) -> Tensor:
+        return hits(model, batches(images.test, EVAL_BATCH))
+
+    key = (subject.model, images)
+    return shared.once("dense hits", key, lambda: found(subject.model)), found(small)
+
+
+def _with_accuracy(side: Stats, found: Tensor) -> Stats:
+    top1, top5 = percentages(found)
+    return replace(side, top1=top1, top5=top5, images=len(found))
 
 
 def _setting(model: nn.Module) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import socket
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -63,6 +63,10 @@ class Built:
     weights: str
     warnings: tuple[str, ...] = ()
 
+    def to(self, device: torch.device) -> Built:
+        """Return it on a device."""
+        return replace(self, model=self.model.to(device))
+
 
 def aliases() -> dict[str, str]:
     """Return all short architecture names and the timm names they stand for."""
@@ -107,6 +111,11 @@ def build(name: str, weights: str = "auto", seed: int = 0) -> Built:
     if weights in ("auto", "pretrained", "random"):
         return _build_named(architecture, weights, seed)
     return _build_from_file(architecture, Path(weights), seed)
+
+
+def is_random(name: str, weights: str) -> bool:
+    """Whether the seed may have a say in the weights."""
+    return weights == "random" or (weights == "auto" and name not in zoo.names())
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .measure import Stats
 from .models import Architecture
@@ -80,6 +80,9 @@ class Result:
         warnings: What is right but may surprise.
         architecture: How to build the large model again; None if the caller built it.
         kinds: Axis name to its kind.
+        scores: Axis name to the criterion's scores of the large model's slices, (size,) float64.
+        correct: Whether the large and the small model were right on each test image, (images,)
+            bool; None if they were not evaluated.
     """
 
     model: nn.Module
@@ -92,6 +95,8 @@ class Result:
     warnings: tuple[str, ...] = ()
     architecture: Architecture | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    correct: tuple[Tensor, Tensor] | None = None
 
     @property
     def parity(self) -> Parity:

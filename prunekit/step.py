@@ -22,6 +22,7 @@ from .reconstruct import repair_
 from .repairs.base import Repair
 from .result import Round
 from .rounds import combine
+from .shared import Shared
 from .shrink import shrunk
 from .subject import Subject, find_specs
 from .training import Epoch, train_
@@ -96,27 +97,34 @@ class Step:
         cut: What all steps together cut out of the original model.
         cost: What there was, in the original model, of whatever the budget counts.
         round: What was found out in the last step.
+        scores: What the criterion said of the original model's slices, axis by axis.
     """
 
     model: nn.Module
     cut: Cut
     cost: float
     round: Round
+    scores: Mapping[str, Tensor]
 
 
 class Watch:
-    """Names each part of the work as it starts, and adds up how long it took."""
+    """Names each part of the work as it starts, and adds up how long it takes.
 
-    def __init__(self, on_step: Callable[[str], None]):
+    What was at hand already counts as long as it took to find out, so that the times of runs can
+    be compared, whichever came first.
+    """
+
+    def __init__(self, on_step: Callable[[str], None], shared: Shared):
         self._on_step = on_step
+        self._shared = shared
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         self._on_step(name)
-        start = time.perf_counter()
+        start, saved = time.perf_counter(), self._shared.saved
         yield
-        taken = time.perf_counter() - start
+        taken = time.perf_counter() - start + self._shared.saved - saved
         self.seconds[name] = round(self.seconds.get(name, 0.0) + taken, 3)
 
 
@@ -126,6 +134,7 @@ def take_step(
     choices: Choices,
     watch: Watch,
     before: Step | None,
+    shared: Shared,
     on_epoch: Callable[[Epoch], None],
 ) -> Step:
     """Trace, score, plan, cut, prove, repair and train.
@@ -140,17 +149,24 @@ def take_step(
         choices: All that was chosen.
         watch: Is told what happens.
         before: The step before, if this is not the first.
+        shared: What other runs found out about the original model.
         on_epoch: Called after every epoch of training.
 
     Raises:
         PruneError: One of its children.
     """
     now = replace(subject, model=before.model) if before else subject
+    shared = Shared() if before else shared
+    kinds = (now.model, choices.kinds, choices.include, choices.exclude)
     with watch("trace"):
-        specs = find_specs(now, choices.kinds, choices.include, choices.exclude)
-        axes = trace(now.model, specs, now.adapter, now.example)
+        axes = shared.once("trace", kinds, lambda: _traced(now, choices))
     with watch("score"):
-        scores = choices.criterion(_informed(axes, now, choices))
+        seen = (kinds, choices.data, choices.calibration, choices.seed)
+        scores = shared.once(
+            "scores",
+            (seen, choices.criterion),
+            lambda: choices.criterion(_informed(axes, now, choices, shared, seen)),
+        )
     with watch("plan"):
         cost = before.cost if before else _costs(axes, subject, choices.by)[0]
         lengths = _lengths(before.cut.axes if before else axes)
@@ -169,7 +185,17 @@ def take_step(
                 on_epoch=on_epoch,
             )
             done = replace(done, trained=trained)
-    return Step(small, whole, cost, done)
+    first = before.scores if before else _by_name(axes, scores)
+    return Step(small, whole, cost, done, first)
+
+
+def _traced(subject: Subject, choices: Choices) -> list[Axis]:
+    specs = find_specs(subject, choices.kinds, choices.include, choices.exclude)
+    return trace(subject.model, specs, subject.adapter, subject.example)
+
+
+def _by_name(axes: Sequence[Axis], scores: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {axis.name: score for axis, score in zip(axes, scores, strict=True)}
 
 
 def _carry_out(cut: Cut, choices: Choices, watch: Watch) -> tuple[nn.Module, Round]:
@@ -199,13 +225,17 @@ def _lengths(axes: Sequence[Axis]) -> dict[str, int]:
     return {axis.name: axis.size // axis.spec.groups for axis in axes}
 
 
-def _informed(axes: list[Axis], subject: Subject, choices: Choices) -> list[Axis]:
+def _informed(
+    axes: list[Axis], subject: Subject, choices: Choices, shared: Shared, seen: object
+) -> list[Axis]:
     """Give the criterion what it declared that it needs, and nothing else."""
-    criterion = choices.criterion
-    if criterion.needs == "nothing":
+    need = choices.criterion.needs
+    if need == "nothing":
         return axes
-    images = choices.drawn(f"Criterion {criterion.name!r}", SCORING_BATCH)
-    return gather(criterion.needs, subject.model, axes, images)
+    images = choices.drawn(f"Criterion {choices.criterion.name!r}", SCORING_BATCH)
+    return shared.once(
+        "statistics", (seen, need), lambda: gather(need, subject.model, axes, images)
+    )
 
 
 def _planned(

@@ -16,7 +16,8 @@ from .axis import AxisSpec
 from .data import Data, InputSpec, open_data
 from .errors import AdapterError
 from .measure import find_device
-from .models import Architecture, build
+from .models import Architecture, build, is_random
+from .shared import Shared
 from .structure import copy_with
 
 
@@ -54,8 +55,11 @@ def find_subject(
     example: Tensor | None,
     device: str,
     seed: int,
+    shared: Shared,
 ) -> Subject:
     """Build the model that was named, or wrap the caller's, and find the adapter that knows it.
+
+    A model that was named before is not built again.
 
     Raises:
         RegistryError: Nothing has that name.
@@ -66,10 +70,11 @@ def find_subject(
     architecture: Architecture | None = None
     source, warnings = "the caller's", tuple[str, ...]()
     if isinstance(model, str):
-        built = build(model, weights, seed)
+        name, target = model, find_device(device)
+        key = (name, weights, target, seed if is_random(name, weights) else None)
+        built = shared.once("model", key, lambda: build(name, weights, seed).to(target))
         model, architecture = built.model, built.architecture
         source, warnings = built.weights, built.warnings
-        model = model.to(find_device(device))
     else:
         # A copy that shares all tensors: putting it in evaluation mode leaves the caller's alone.
         target = next(model.parameters()).device if device == "auto" else find_device(device)
@@ -86,7 +91,11 @@ def find_subject(
 
 
 def find_images(
-    subject: Subject, data: str | Path | None, data_dir: str | Path | None, wanted: bool
+    subject: Subject,
+    data: str | Path | None,
+    data_dir: str | Path | None,
+    wanted: bool,
+    shared: Shared,
 ) -> Data | None:
     """Open the data that was named, or the zoo's own for a model of the zoo, if wanted.
 
@@ -95,7 +104,10 @@ def find_images(
     """
     if data is None and subject.architecture and subject.architecture.card:
         data = zoo.DATA
-    return open_data(str(data), subject.model, data_dir) if wanted and data is not None else None
+    if not wanted or data is None:
+        return None
+    name, model = str(data), subject.model
+    return shared.once("data", (name, data_dir, model), lambda: open_data(name, model, data_dir))
 
 
 def find_specs(

@@ -9,6 +9,7 @@ from torch import nn
 from prunekit import Adapter, AxisSpec, Criterion, ParityError, criterion, prune, recipes
 from prunekit.criteria import CRITERIA
 from prunekit.errors import AdapterError, DataError, TrainingError
+from prunekit.shared import Shared
 from prunekit.subject import find_subject
 from prunekit.zoo import build
 
@@ -40,7 +41,7 @@ def test_the_callers_model_is_never_modified(name, swin):
 
 
 def test_a_model_in_training_mode_is_measured_in_evaluation_mode(swin):
-    subject = find_subject(swin.train(), "auto", None, None, "auto", 0)
+    subject = find_subject(swin.train(), "auto", None, None, "auto", 0, Shared())
     assert swin.training
     assert not any(part.training for part in subject.model.modules())
     assert subject.model.head.fc.weight.data_ptr() == swin.head.fc.weight.data_ptr()
