@@ -7,6 +7,7 @@ training images and is the only thing criteria and repairs may see.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import struct
 from collections.abc import Sequence
@@ -120,6 +121,28 @@ def batches(
     chosen = Subset(images, order[:limit].tolist())
     whole = isinstance(images, ArrayImages)  # it answers a list of indices with a batch
     return DataLoader(chosen, size, collate_fn=(lambda batch: batch) if whole else None)
+
+
+def fingerprint(data: Data) -> str:
+    """Return a digest that changes when the images or their labels do.
+
+    Images in memory count bit by bit; those in files by name, size and label, since reading a
+    large data set through would take too long.
+    """
+    digest = hashlib.sha256()
+    for split in (data.test, data.calibration):
+        digest.update(b"split")
+        if isinstance(split, ArrayImages):
+            digest.update(repr((tuple(split.images.shape), split.spec)).encode())
+            digest.update(split.images.numpy().tobytes())
+            digest.update(split.labels.numpy().tobytes())
+        elif split is not None:
+            for path, label in split.samples:  # type: ignore[attr-defined]
+                file = Path(path)
+                digest.update(repr((file.parent.name, file.name, file.stat().st_size)).encode())
+                digest.update(str(label).encode())
+            digest.update(repr(split.transform).encode())  # type: ignore[attr-defined]
+    return digest.hexdigest()
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

@@ -18,7 +18,7 @@ from .errors import BudgetError, CriterionError, DataError
 from .measure import EVAL_BATCH, Stats, hits, latencies, peak_memory, percentages, stats
 from .plan import BYS, CLOSE_ENOUGH, Budget, By
 from .plugin import configured
-from .provenance import processor, versions
+from .provenance import device_name, versions
 from .recipes import Recipe, settings_of
 from .registry import unknown
 from .repairs import REPAIRS
@@ -55,6 +55,7 @@ def prune(
     data_dir: str | Path | None = None,
     calibration: int = 512,
     evaluate: bool = False,
+    timed: bool = True,
     device: str = "auto",
     seed: int = 0,
     shared: Shared | None = None,
@@ -88,6 +89,7 @@ def prune(
         data_dir: Where the full Fashion-MNIST lies.
         calibration: How many training images criterion and repair may see.
         evaluate: Also measure latency, memory and, where there is data, accuracy.
+        timed: Whether that includes latency and memory.
         device: `auto`, `cpu` or `cuda`; a model of your own stays where it is on `auto`.
         seed: Seed of random weights and scores, calibration images, training and the parity
             input.
@@ -134,7 +136,7 @@ def prune(
     assert step is not None, "there is at least one target"
     small, cut = step.model, step.cut
     with watch("measure"):
-        before, after = _measured(subject, small, shared, timed=evaluate)
+        before, after = _measured(subject, small, shared, timed=evaluate and timed)
     correct = None
     if evaluate and images:
         with watch("evaluate"):
@@ -245,10 +247,8 @@ def _with_accuracy(side: Stats, found: Tensor) -> Stats:
 
 
 def _setting(model: nn.Module) -> dict[str, Any]:
-    device = next(model.parameters()).device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
-        "device": f"{device.type} ({name})",
+        "device": device_name(next(model.parameters()).device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }

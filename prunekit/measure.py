@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from .structure import weightless
 BATCHES = (1, 8)  # images in a forward pass that is timed
 EVAL_BATCH = 250  # images in a forward pass that is not
 WARM_UP = 2  # passes that are not timed
-REPEATS = (5, 15)  # fewest and most passes that are, and for how long to go on with them
+REPEATS = (5, 40)  # fewest and most passes that are, and for how long to go on with them
 ENOUGH_SECONDS = 5.0
 
 
@@ -156,8 +156,10 @@ def latency(models: Sequence[nn.Module], example: Tensor, batch: int) -> list[La
     times: list[list[float]] = [[] for _ in models]
     inputs = [_batch(model, example, batch) for model in models]
     fewest, most = REPEATS
+    turns = list(zip(models, inputs, times, strict=True))
     for repeat in range(-WARM_UP, most):
-        for model, x, taken in zip(models, inputs, times, strict=True):
+        turns.reverse()  # whatever else comes and goes in step should not hit the same one always
+        for model, x, taken in turns:
             seconds = _time(model, x)
             if repeat >= 0:
                 taken.append(1000 * seconds)
@@ -173,16 +175,27 @@ def latency(models: Sequence[nn.Module], example: Tensor, batch: int) -> list[La
 @torch.inference_mode()
 def peak_memory(model: nn.Module, example: Tensor, batch: int = BATCHES[-1]) -> int:
     """Return the bytes a forward pass needs at its peak, on top of the model."""
-    device = next(model.parameters()).device
     x = _batch(model, example, batch)
+    return peak_bytes(lambda: model(x), model, x)
+
+
+def peak_bytes(work: Callable[[], object], model: nn.Module, *others: Tensor) -> int:
+    """Return the bytes of tensors that some work needs at its peak.
+
+    Args:
+        work: Does it.
+        model: What it works on; its own bytes are not counted.
+        others: What else was there before.
+    """
+    device = next(model.parameters()).device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        model(x)
+        work()
         return torch.cuda.max_memory_allocated(device) - before
-    live = _LiveBytes([*model.parameters(), *model.buffers(), x])
+    live = _LiveBytes([*model.parameters(), *model.buffers(), *others])
     with live:
-        model(x)
+        work()
     return live.peak
 
 

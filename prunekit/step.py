@@ -157,11 +157,11 @@ def take_step(
     """
     now = replace(subject, model=before.model) if before else subject
     shared = Shared() if before else shared
-    kinds = (now.model, choices.kinds, choices.include, choices.exclude)
+    chosen = (choices.kinds, choices.include, choices.exclude)
     with watch("trace"):
-        axes = shared.once("trace", kinds, lambda: _traced(now, choices))
+        axes = traced(now, *chosen, shared)
     with watch("score"):
-        seen = (kinds, choices.data, choices.calibration, choices.seed)
+        seen = (now.model, chosen, choices.data, choices.calibration, choices.seed)
         scores = shared.once(
             "scores",
             (seen, choices.criterion),
@@ -189,9 +189,20 @@ def take_step(
     return Step(small, whole, cost, done, first)
 
 
-def _traced(subject: Subject, choices: Choices) -> list[Axis]:
-    specs = find_specs(subject, choices.kinds, choices.include, choices.exclude)
-    return trace(subject.model, specs, subject.adapter, subject.example)
+def traced(
+    subject: Subject,
+    kinds: tuple[str, ...],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    shared: Shared,
+) -> list[Axis]:
+    """Return the axes that may shrink, see `find_specs` and `trace`."""
+
+    def found() -> list[Axis]:
+        specs = find_specs(subject, kinds, include, exclude)
+        return trace(subject.model, specs, subject.adapter, subject.example)
+
+    return shared.once("trace", (subject.model, kinds, include, exclude), found)
 
 
 def _by_name(axes: Sequence[Axis], scores: Sequence[Tensor]) -> dict[str, Tensor]:
