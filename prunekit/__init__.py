@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .adapters.base import Adapter, register
     from .artifact import load
     from .axis import Axis, AxisSpec, Fold, Member, Tie
+    from .comparison.compare import compare
+    from .comparison.grid import Grid
     from .criteria.base import Criterion, criterion
     from .engine import prune
     from .errors import ParityError, PruneError
@@ -25,6 +27,7 @@ _HOMES = {
     "AxisSpec": "axis",
     "Criterion": "criteria.base",
     "Fold": "axis",
+    "Grid": "comparison.grid",
     "Layer": "repairs.base",
     "Member": "axis",
     "Plan": "plan",
@@ -34,6 +37,7 @@ _HOMES = {
     "Repair": "repairs.base",
     "Result": "result",
     "Tie": "axis",
+    "compare": "comparison.compare",
     "criterion": "criteria.base",
     "finetune": "finetuning",
     "load": "artifact",
@@ -47,6 +51,7 @@ __all__ = [
     "AxisSpec",
     "Criterion",
     "Fold",
+    "Grid",
     "Layer",
     "Member",
     "ParityError",
@@ -56,6 +61,7 @@ __all__ = [
     "Repair",
     "Result",
     "Tie",
+    "compare",
     "criterion",
     "finetune",
     "load",

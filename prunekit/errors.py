@@ -10,6 +10,7 @@ PruneError
 ├── DataError           images that are missing or unreadable
 ├── TrainingError       a training run that cannot start, or cannot go on
 │   └── TrainingInterrupted   a training run that was stopped, and can go on
+├── GridError           a comparison of what cannot be run
 ├── ArtifactError       a saved result that is corrupt, altered or cannot be written
 ├── DeviceError         a device that is not there
 └── ParityError         the small model does not compute what the masked one does
@@ -57,6 +58,10 @@ class TrainingError(PruneError):
 
 class TrainingInterrupted(TrainingError):
     """A training run was asked to stop, and did; it can be resumed."""
+
+
+class GridError(PruneError):
+    """A comparison was asked for that cannot be run as it stands."""
 
 
 class ArtifactError(PruneError):

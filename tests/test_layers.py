@@ -20,7 +20,7 @@ LAYERS = (
     {"verify"},
     {"step", "artifact"},
     {"engine"},
-    {"finetuning", "evaluate", "report", "testing"},
+    {"finetuning", "evaluate", "report", "testing", "comparison"},
     {"cli"},
     {"__main__"},
 )

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from prunekit.cli import main
+from prunekit.comparison.grid import Grid
 from prunekit.criteria import CRITERIA
 from prunekit.repairs import REPAIRS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RECOVERY = (ROOT / "docs" / "recovery.md").read_text()
+COMPARE = (ROOT / "docs" / "compare.md").read_text()
 
 
 def blocks(language, page=README):
@@ -49,6 +51,22 @@ def test_the_python_about_recovery_runs(own_plugins):
     gains = names["result"].rounds[0].repaired
     assert gains
     assert all(gain.after < gain.before for gain in gains.values())
+
+
+def test_the_python_about_comparisons_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "compare"}
+    for block in blocks("python", COMPARE):
+        exec(compile(block, "compare.md", "exec"), names)
+    assert names["failures"] == []
+    assert "dimap leads on convnext_micro" in names["findings"].answer
+
+
+def test_the_grid_written_in_toml_is_a_grid(tmp_path):
+    (block,) = blocks("toml", COMPARE)
+    (tmp_path / "zoo.toml").write_text(block)
+    grid = Grid.read(tmp_path / "zoo.toml", {})
+    assert len(grid.cells({"swin_micro": ("mlp",), "vit_micro": ("mlp",)})) == 192
 
 
 def test_the_table_is_that_of_the_results_page():

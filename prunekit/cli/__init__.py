@@ -1,4 +1,4 @@
-"""prunekit run | list | show | eval | check: the command line, and no logic."""
+"""prunekit run | compare | finetune | list | show | eval | check: the command line, no logic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import PruneError
-from . import check, finetune, run, show
+from . import check, compare, finetune, run, show
 from .common import INTERRUPTED
 
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="prunekit", description="Physically smaller vision backbones.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run.add(commands.add_parser("run", help="prune a model, measure it, and save it"))
+    compare.add(commands.add_parser("compare", help="criteria, repairs and models, head to head"))
     show.add_list(commands.add_parser("list", help="criteria, adapters, architectures and data"))
     show.add_show(commands.add_parser("show", help="the report of a saved model"))
     show.add_eval(commands.add_parser("eval", help="the accuracy of a saved model"))

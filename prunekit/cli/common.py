@@ -14,7 +14,7 @@ from typing import Any
 INTERRUPTED = "prunekit: interrupted; nothing was saved."
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--data", help="fashion-mnist, fashion-mnist-mini, or a folder of images")
     parser.add_argument("--data-dir", help="where the full Fashion-MNIST lies")
 

@@ -1,0 +1,1 @@
+"""A grid of runs, what came of them, and what that says."""

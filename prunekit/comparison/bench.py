@@ -1,0 +1,139 @@
+"""Bench: runs cells one after the other, and does once what they have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+
+from ..calibrate import gather
+from ..criteria.base import Criterion
+from ..data import batches
+from ..engine import configure, prune
+from ..errors import PruneError
+from ..measure import peak_bytes
+from ..result import Result
+from ..shared import Shared
+from ..step import SCORING_BATCH, traced
+from ..subject import find_images, find_subject
+from ..training import Epoch
+from .cell import Cell, Cost, Record
+from .grid import Grid
+
+Step = Callable[[str], None]
+
+
+class Bench:
+    """Where the cells of one process are run."""
+
+    def __init__(self, grid: Grid):
+        self.grid, self.shared = grid, Shared()
+        self._peaks: dict[tuple[str, str, tuple[str, ...]], int] = {}
+
+    def run(self, cell: Cell, on_step: Step = lambda step: None) -> Record:
+        """Run one cell, just as `prunekit run` would.
+
+        A run that ends with a sentence, such as a budget that cannot be had, is a result too;
+        what else goes wrong is the caller's business.
+
+        Args:
+            cell: Which.
+            on_step: Called with the name of each step as it starts.
+        """
+        began = time.perf_counter()
+        try:
+            result = self._prune(cell, on_step)
+        except PruneError as error:
+            none = np.zeros(0, bool)
+            return self._record(cell, began, problem=str(error), correct=none, dense_correct=none)
+        on_step("scoring memory")
+        assert result.correct is not None, "cells are evaluated"
+        return self._record(
+            cell,
+            began,
+            report=result.report(),
+            cost=self._cost(cell, result),
+            dense_correct=result.correct[0].numpy(),
+            correct=result.correct[1].numpy(),
+            scores={name: scores.numpy() for name, scores in result.scores.items()},
+            kept={name: np.array(kept) for name, kept in result.plan.kept.items()},
+        )
+
+    def _prune(self, cell: Cell, on_step: Step) -> Result:
+        settings, recipe = self.grid.settings, self.grid.recipe_of(cell.finetune)
+
+        def on_epoch(epoch: Epoch) -> None:
+            on_step(f"train: epoch {epoch.epoch} of {recipe.epochs if recipe else 0}")
+
+        return prune(
+            cell.arch,
+            cell.criterion,
+            cell.ratio,
+            by=cast(Any, cell.by),
+            scope=cast(Any, cell.scope),
+            repair=cell.repair,
+            axes=cell.axes,
+            floor=settings.floor,
+            multiple=settings.multiple,
+            steps=settings.steps,
+            schedule=cast(Any, settings.schedule),
+            finetune=recipe,
+            weights=settings.weights,
+            data=settings.data,
+            data_dir=settings.data_dir,
+            calibration=settings.calibration,
+            evaluate=True,
+            timed=False,  # see `timing`
+            device=settings.device,
+            seed=cell.seed,
+            shared=self.shared,
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+
+    def _record(self, cell: Cell, began: float, **found: Any) -> Record:
+        empty: dict[str, Any] = {
+            "report": None,
+            "problem": None,
+            "cost": None,
+            "scores": {},
+            "kept": {},
+        }
+        seconds = round(time.perf_counter() - began, 3)
+        seeded = self.grid.is_seeded(cell)
+        return Record(cell=cell, seeded=seeded, seconds=seconds, **{**empty, **found})
+
+    def _cost(self, cell: Cell, result: Result) -> Cost:
+        criterion = configure(cell.criterion, cell.seed)
+        images = 0 if criterion.needs == "nothing" else self.grid.settings.calibration
+        which = (cell.arch, cell.criterion, cell.axes)
+        if which not in self._peaks:
+            self._peaks[which] = self._peak(cell, criterion)
+        return Cost(result.seconds["score"], images, self._peaks[which])
+
+    def _peak(self, cell: Cell, criterion: Criterion) -> int:
+        """Return the bytes that scoring needs at its peak, found on two batches of images.
+
+        It is not done while the clock runs, since watching every tensor takes time.
+        """
+        settings, shared = self.grid.settings, self.shared
+        subject = find_subject(
+            cell.arch, settings.weights, None, None, settings.device, cell.seed, shared
+        )
+        data = find_images(subject, settings.data, settings.data_dir, True, shared)
+        axes = traced(subject, cell.axes, (), (), shared)
+        if criterion.needs == "nothing":
+            return peak_bytes(lambda: criterion(axes), subject.model)
+        assert data is not None, "the cell was run on it"
+        assert data.calibration is not None, "the cell was scored on them"
+        images = list(
+            batches(data.calibration, SCORING_BATCH, limit=2 * SCORING_BATCH, seed=cell.seed)
+        )
+        given = [tensor for batch in images for tensor in batch]
+        return peak_bytes(
+            lambda: criterion(gather(criterion.needs, subject.model, axes, images)),
+            subject.model,
+            *given,
+        )

@@ -1,0 +1,254 @@
+"""Findings: every number of a comparison, as plain data; all reports are made from this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Column:
+    """A setting that criteria are compared in: the same for all of them.
+
+    Attributes:
+        arch, axes, by, ratio, repair, finetune: As in `Cell`.
+    """
+
+    arch: str
+    axes: tuple[str, ...]
+    by: str
+    ratio: float
+    repair: str
+    finetune: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One criterion, in one scope, in one column; most figures are means over its seeds.
+
+    Attributes:
+        criterion, scope: As in `Cell`.
+        seeds: Which seeds it was run with; one of them if the seed makes no difference.
+        seeded: Whether the seed makes a difference.
+        problem: Why there are no figures; then all others are None.
+        got: The fraction of the budget that was removed.
+        missed: Whether a seed is over half a point from what was asked; then it has no rank.
+        params, macs: What is left.
+        speedup: Dense latency over latency, timed side by side, by batch size; None if some were
+            not timed.
+        latency_ms: Median milliseconds of a forward pass, by batch size; likewise.
+        top1: Percentage of test images.
+        low, high: 95 % bootstrap confidence interval of that, over test images.
+        worst, best: Of the single seeds' top-1.
+        deviation: Standard deviation of the seeds' top-1; None for one seed.
+        lost: Points of top-1 below the dense model.
+        rank: 1 for the highest top-1.
+        leads: Whether it is first or tied with the first.
+        name: As in `Pair`.
+        residual: What the seed furthest from the budget got, less what was asked.
+    """
+
+    criterion: str
+    scope: str
+    seeds: tuple[int, ...]
+    seeded: bool
+    problem: str | None = None
+    got: float | None = None
+    missed: bool = False
+    params: float | None = None
+    macs: float | None = None
+    speedup: Mapping[str, float] | None = None
+    latency_ms: Mapping[str, float] | None = None
+    top1: float | None = None
+    low: float | None = None
+    high: float | None = None
+    worst: float | None = None
+    best: float | None = None
+    deviation: float | None = None
+    lost: float | None = None
+    rank: int | None = None
+    leads: bool = False
+    name: str = ""
+    residual: float | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of one column, compared on the same test images.
+
+    Attributes:
+        first, second: The rows, as "criterion" or, in several scopes, "criterion, scope kind".
+        difference: Points of top-1 of the first over the second.
+        p: Of McNemar's exact test; of several seeds twice the median, see `statistics`.
+        adjusted: By Holm's method, for all pairs of the column.
+        verdict: `better`, `worse` or `tie`, of the first.
+    """
+
+    first: str
+    second: str
+    difference: float
+    p: float
+    adjusted: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The ranking in one column.
+
+    Attributes:
+        column: Which.
+        rows: Ranked ones first, best first; then those that missed, then those with problems.
+        pairs: All pairs of ranked rows.
+        sentence: Who leads, who is tied, and where the random control is, in words.
+    """
+
+    column: Column
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far criteria agree, in one part of one model.
+
+    Attributes:
+        arch, axes: As in `Cell`.
+        part: What part: "all", a kind such as "mlp", or a stage such as "layers.0".
+        sort: `all`, `kind` or `stage`.
+        slices: How many slices that part has.
+        criteria: Names of rows and columns of the matrices, as in `Pair`.
+        correlation: Spearman's rank correlation of their scores within every axis, averaged over
+            axes by their number of slices; None where every score of one is the same.
+        overlap: By ratio ("0.5", or "0.5 of macs" where several things are counted), Jaccard index
+            of what they keep; None where one was not run at that ratio.
+    """
+
+    arch: str
+    axes: tuple[str, ...]
+    part: str
+    sort: str
+    slices: int
+    criteria: tuple[str, ...]
+    correlation: tuple[tuple[float | None, ...], ...]
+    overlap: Mapping[str, tuple[tuple[float | None, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What fraction of its slices one criterion keeps of each axis.
+
+    Attributes:
+        arch, axes, by, ratio: As in `Cell`.
+        criterion: As in `Pair`.
+        fractions: Axis name to the kept fraction, the mean over seeds.
+        kinds: Axis name to its kind.
+    """
+
+    arch: str
+    axes: tuple[str, ...]
+    by: str
+    ratio: float
+    criterion: str
+    fractions: Mapping[str, float]
+    kinds: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What one criterion's scores cost on one architecture; means over cells that scored.
+
+    Attributes:
+        arch, criterion: As in `Cell`.
+        seconds, images, peak_bytes: As in `Cost`.
+    """
+
+    arch: str
+    criterion: str
+    seconds: float
+    images: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Dense:
+    """An unpruned model.
+
+    Attributes:
+        arch: As in `Cell`.
+        params, macs, top1: As in `Row`.
+        low, high: 95 % bootstrap confidence interval of `top1`.
+        latency_ms: Median over all that were timed beside it, by batch size; empty if none were.
+        images: Number of test images.
+        data: Name of the data set.
+    """
+
+    arch: str
+    params: int
+    macs: int
+    top1: float
+    low: float
+    high: float
+    latency_ms: Mapping[str, float]
+    images: int
+    data: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the figures travel with.
+
+    Attributes:
+        command: The command that made them.
+        made: When the report was written, ISO 8601, UTC.
+        seeds: All that were asked for.
+        calibration: Images that criteria and repairs may see.
+        versions: Package to version.
+        devices: All devices that cells ran on, with the number of threads.
+        timed_on: The one that models were timed on.
+        cells: How many the grid has.
+        missing: How many of them have not been run.
+        seconds: How long the cells took, together.
+        alone: How long they would have taken with nothing shared, together.
+    """
+
+    command: str
+    made: str
+    seeds: tuple[int, ...]
+    calibration: int
+    versions: Mapping[str, str]
+    devices: tuple[str, ...]
+    timed_on: str
+    cells: int
+    missing: int
+    seconds: float
+    alone: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A whole comparison.
+
+    Attributes:
+        answer: What it says, in two sentences.
+        origin: Where the figures are from.
+        dense: The unpruned models.
+        standings: One per column.
+        agreements: Between criteria, by part of the model.
+        kept: Per criterion and budget, layer by layer.
+        scoring: What criteria cost.
+    """
+
+    answer: str
+    origin: Origin
+    dense: tuple[Dense, ...]
+    standings: tuple[Standing, ...]
+    agreements: tuple[Agreement, ...]
+    kept: tuple[Kept, ...]
+    scoring: tuple[Scoring, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return asdict(self)
