@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from uuid import uuid4
 
 from ..findings import Findings
 from .figures import overview
@@ -39,7 +40,7 @@ def write_pages(findings: Findings, directory: Path) -> list[Path]:
 
 
 def _replace(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}-{uuid4().hex}")  # another process may write it too
     partial.write_text(text, "utf-8", newline="")
     os.replace(partial, path)
     return path
