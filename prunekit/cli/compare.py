@@ -121,7 +121,7 @@ def _launcher(options: argparse.Namespace) -> Launcher:
 
     if options.launcher == "local":
         return run_here
-    from ..comparison.ray_launcher import Cluster
+    from ..comparison.on_ray import Cluster
 
     return Cluster(options.address, cpus=options.cpus, gpus=options.gpus)
 

@@ -66,7 +66,7 @@ def find_out(grid: Grid, arch: str, shared: Shared) -> Known:
     return Known(
         weights=weights_digest(subject.model),
         data=shared.once("fingerprint", images, lambda: fingerprint(images)),
-        adapter=_source(type(subject.adapter)),
+        adapter=source_of(type(subject.adapter)),
         kinds=tuple(dict.fromkeys(spec.kind for spec in subject.adapter.axes(subject.model))),
         default_kinds=tuple(subject.adapter.default_kinds),
         device=next(subject.model.parameters()).device.type,
@@ -91,7 +91,7 @@ def determinants(cell: Cell, grid: Grid, known: Known) -> dict[str, Any]:
         "weights": known.weights,
         "data": known.data,
         "adapter": known.adapter,
-        "plugins": [_source(criterion.function), _source(repair.function)],
+        "plugins": [source_of(criterion.function), source_of(repair.function)],
         "device": known.device,
         "versions": versions() | ({"accelerate": version("accelerate")} if recipe else {}),
     }
@@ -112,7 +112,7 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _source(plugin: Callable[..., Any] | type) -> str:
+def source_of(plugin: Callable[..., Any] | type) -> str:
     """Return where a plug-in was defined, and a digest of the file: changed code is new code."""
     module = sys.modules[plugin.__module__]
     try:
