@@ -21,7 +21,7 @@ from sample_findings import sample, tiny
 from prunekit.comparison.findings import Findings, Row, Standing
 from prunekit.comparison.pages import csv_text, html, markdown, write_pages
 from prunekit.comparison.pages.figures import LATENCY, MACS, Panel, Point, front, panels
-from prunekit.comparison.pages.words import count, fixed, series
+from prunekit.comparison.pages.words import count, fixed, series, settled
 
 FILES = ["figure.svg", "report.csv", "report.html", "report.json", "report.md"]
 EVIL = "<script>alert(1)</script>"
@@ -367,3 +367,26 @@ def test_numbers_have_their_unit_and_no_negative_zero():
     ]  # fmt: skip
     assert fixed(-0.001) == "0.00"
     assert fixed(None) == "–"
+
+
+def test_axes_that_leave_no_choice_are_called_default(tmp_path):
+    findings = sample()
+    first, *_ = archs = list(dict.fromkeys(s.column.arch for s in findings.standings))
+    assert len(archs) > 1
+    each = {arch: ("mlp",) if arch == first else ("mlp", "head") for arch in archs}
+
+    def with_axes(choose):
+        changed = (replace(s.column, axes=choose(s.column)) for s in findings.standings)
+        pairs = zip(findings.standings, changed, strict=True)
+        return replace(findings, standings=tuple(replace(s, column=c) for s, c in pairs))
+
+    own = with_axes(lambda column: each[column.arch])
+    assert {s.column.axes for s in settled(own).standings} == {("default",)}
+    same = with_axes(lambda column: ("mlp",))
+    assert settled(same) == same
+    both = with_axes(lambda column: ("mlp",) if column.ratio == 0.5 else ("mlp", "head"))
+    assert settled(both) == both
+    write_pages(own, tmp_path)
+    rows = csv.DictReader(io.StringIO((tmp_path / "report.csv").read_text()))
+    assert {row["axes"] for row in rows} == {"mlp", "mlp+head"}
+    assert all(f">{arch}<" in (tmp_path / "figure.svg").read_text() for arch in archs)

@@ -1,5 +1,6 @@
 """What the README shows is what happens."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -69,17 +70,11 @@ def test_the_grid_written_in_toml_is_a_grid(tmp_path):
     assert len(grid.cells({"swin_micro": ("mlp",), "vit_micro": ("mlp",)})) == 192
 
 
-def test_the_table_is_that_of_the_results_page():
-    page = (ROOT / "benchmarks" / "results" / "recovery.md").read_text()
-    rows = re.findall(r"^\| (\w+) .*→.*\|$", README, re.MULTILINE)
-    assert rows == CRITERIA.names()
-    for row in re.findall(r"^\|.*→.*\|$", README, re.MULTILINE):
-        assert row in page
-
-
-@pytest.mark.parametrize("page", [README, RECOVERY], ids=["readme", "recovery"])
-def test_every_linked_file_is_there(page):
-    home = ROOT if page is README else ROOT / "docs"
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", page) if "://" not in link]
-    assert links
-    assert all((home / link).exists() for link in links)
+def test_the_answer_is_that_of_the_report():
+    command, *answer = next(
+        block.strip().splitlines()[1:] for block in blocks("console") if "prunekit compare" in block
+    )
+    report = json.loads((ROOT / "benchmarks" / "results" / "zoo" / "report.json").read_text())
+    assert " ".join(answer) == report["answer"]
+    assert command.removeprefix("$ ") == report["origin"]["command"]
+    assert report["origin"]["missing"] == 0

@@ -23,6 +23,7 @@ RUNS = [  # neighbours differ in one thing each
     {"criterion": "magnitude:p=2", "model": "vit_micro"},
     {"criterion": "taylor", "calibration": 64, "steps": 2},
     {"criterion": "dimap", "calibration": 64, "repair": "lstsq"},
+    {"criterion": "taylor", "calibration": 64},  # what a repair leaves of the dense model
 ]
 
 

@@ -210,7 +210,7 @@ class TestSentence:
         assert only(runs).sentence.endswith("; all 6 others are tied with it.")
         assert only([*runs, record("z", 50.0)]).sentence.endswith("; 6 others are tied with it.")
         sentence = only([*runs, record("random", correct(85, noise=99))]).sentence
-        assert sentence.endswith("; all 7 others, the random control among them, are tied with it.")
+        assert sentence.endswith("; all 7 others including the random control are tied with it.")
 
     def test_those_without_a_rank_are_named_and_not_compared(self):
         runs = [record("a"), record("b", 99.0, got=0.6), record("c", problem="No.")]

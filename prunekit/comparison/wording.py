@@ -134,7 +134,7 @@ def _rows(rows: Sequence[Row], of: Sequence[Row] = (), noun: str = "others") -> 
         return _list([_name(row) for row in rows])
     counted = f"{'all ' if len(rows) == len(of) else ''}{len(rows)} {noun}"
     controls = [_name(row) for row in rows if is_control(row.criterion)]
-    return f"{counted}, {_list(controls)} among them," if controls else counted
+    return f"{counted} including {_list(controls)}" if controls else counted
 
 
 def _name(row: Row) -> str:

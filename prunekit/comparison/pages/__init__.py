@@ -11,6 +11,7 @@ from ..findings import Findings
 from .figures import overview
 from .html import html
 from .tables import csv_text, markdown
+from .words import settled
 
 __all__ = ["csv_text", "html", "markdown", "overview", "write_pages"]
 
@@ -28,12 +29,13 @@ def write_pages(findings: Findings, directory: Path) -> list[Path]:
         The files, each of which is whole at any moment: the old one or the new one.
     """
     plain = json.dumps(findings.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    told = settled(findings)
     pages = {
-        "report.html": html(findings),
-        "report.md": markdown(findings),
+        "report.html": html(told),
+        "report.md": markdown(told),
         "report.csv": csv_text(findings),
         "report.json": plain + "\n",
-        "figure.svg": overview(findings),
+        "figure.svg": overview(told),
     }
     directory.mkdir(parents=True, exist_ok=True)
     return [_replace(directory / name, text) for name, text in pages.items()]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..cell import NONE
 from ..findings import Column, Findings, Row, Standing
+from ..grid import DEFAULT
 from ..naming import CONTROL
 
 
@@ -43,6 +44,22 @@ class Method:
         repair = "No repair" if self.repair == NONE else f"Repair {self.repair}"
         trained = "no training" if self.finetune == NONE else f"trained with {self.finetune}"
         return f"{repair}, {trained}"
+
+
+def settled(findings: Findings) -> Findings:
+    """Call the axes of all models `default` if each has but one set, and they are not the same.
+
+    They then are no choice that a reader has. What they are, the parts on layers tell.
+    """
+    columns = [standing.column for standing in findings.standings]
+    sets = {(column.arch, column.axes) for column in columns}
+    if len(sets) > len({arch for arch, _ in sets}) or len({axes for _, axes in sets}) < 2:
+        return findings
+    standings = tuple(
+        replace(standing, column=replace(standing.column, axes=(DEFAULT,)))
+        for standing in findings.standings
+    )
+    return replace(findings, standings=standings)
 
 
 def method(column: Column) -> Method:
