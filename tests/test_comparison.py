@@ -494,6 +494,8 @@ def test_models_of_one_shape_are_timed_once(finished, monkeypatch):
     store = Store(out)
     records = [store.read(job.key) for job in plan(made)]
     shapes = {shape_of(record) for record in records}
+    counts = {tuple(map(len, record.kept.values())) for record in records}
+    assert len(shapes) == len(counts) > 1
     assert shapes == set(store.read_timing()["shapes"])
     timed = with_timing(records, store)
     for record in timed:
@@ -569,6 +571,8 @@ def test_a_report_is_made_again_from_its_cells(finished, capsys):
     assert main(["compare", "--report-only", str(out)]) == 0
     after = json.loads((out / "report.json").read_text())
     assert after["standings"] == before["standings"]
+    rows = [row for standing in after["standings"] for row in standing["rows"]]
+    assert all(row["speedup"]["8"] > 0 for row in rows)
     assert main(["compare", "--report-only", str(out.parent / "nowhere")]) == 2
     assert "is not a comparison" in capsys.readouterr().err
 

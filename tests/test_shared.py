@@ -1,7 +1,10 @@
 """Runs may share work; their results may not change by it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from conftest import write_digits
 
 import prunekit.step
 import prunekit.subject
@@ -43,6 +46,18 @@ def test_results_are_what_they_are_with_nothing_shared():
         for name, scores in alone.scores.items():
             torch.testing.assert_close(together.scores[name], scores, rtol=0, atol=0)
     assert shared.saved > 0
+
+
+def test_what_is_measured_on_the_dense_model_is_that_of_the_right_one(tmp_path):
+    for name, test in (("few", 20), ("more", 50)):
+        write_digits(tmp_path / name, test=test)
+    shared = Shared()
+    for model, data in (("swin_micro", "few"), ("vit_micro", "few"), ("vit_micro", "more")):
+        choices = {"criterion": "magnitude", "data": tmp_path / data, "evaluate": True}
+        alone, together = run(model=model, **choices), run(shared, model=model, **choices)
+        for one, other in ((alone.before, together.before), (alone.after, together.after)):
+            assert replace(one, latency_ms={}) == replace(other, latency_ms={})
+        assert torch.equal(alone.correct[0], together.correct[0])
 
 
 def test_what_runs_have_in_common_is_done_once(monkeypatch):
