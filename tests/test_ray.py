@@ -437,7 +437,7 @@ def test_a_killed_launch_leaves_no_process_and_goes_on_where_it_was(digits, tmp_
 
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as first:
         # A worker that is still starting when its Ray is killed takes a minute to notice.
-        wait_for(lambda: stored() and working(tmp_path).count("ray::_run_cell") == 2)
+        wait_for(lambda: stored() and working(tmp_path).count("ray::run_cell") == 2)
         first.kill()
     done = stored()
     assert 0 < len(done) < 4
