@@ -636,7 +636,12 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(digits, finished, tmp_p
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "prunekit", *flags(digits, "--seeds", "2")]
     child = subprocess.Popen(
-        [*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, env=environment
+        [*command, "--out", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A test run in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not list((tmp_path / "cells").glob("[!.]*")) and child.poll() is None:
         time.sleep(0.05)
