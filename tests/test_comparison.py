@@ -310,6 +310,26 @@ def test_a_sentence_is_a_result_and_anything_else_a_failure(digits, tmp_path):
     assert findings.origin.missing == 2
 
 
+def test_images_that_were_away_are_looked_for_again(digits, tmp_path):
+    away = [DataError("The images are away.")]
+
+    @criterion("test_away")
+    def scores(axes):
+        if away:
+            raise away.pop()
+        return [axis.reduce(lambda member: member.weight.abs()) for axis in axes]
+
+    try:
+        made = grid(digits, criterion=["test_away", "magnitude"], ratio=0.5)
+        findings, failures = compare(made, tmp_path)
+        assert [failure.reason for failure in failures] == ["DataError: The images are away."]
+        assert findings.origin.missing == 1
+        findings, failures = compare(made, tmp_path)
+    finally:
+        CRITERIA._loaded.pop("test_away")
+    assert (failures, findings.origin.missing) == ([], 0)
+
+
 def stored(made, out, missing=False):
     store = Store(Path(out))
     found = [job.key for job in plan(made)] if not missing else os.listdir(Path(out) / "cells")

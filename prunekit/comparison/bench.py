@@ -12,7 +12,14 @@ from ..calibrate import gather
 from ..criteria.base import Criterion
 from ..data import batches
 from ..engine import configure, prune
-from ..errors import PruneError
+from ..errors import (
+    AdapterError,
+    BudgetError,
+    CriterionError,
+    ParityError,
+    RepairError,
+    TrainingError,
+)
 from ..measure import peak_bytes
 from ..result import Result
 from ..shared import Shared
@@ -23,6 +30,10 @@ from .cell import Cell, Cost, Record
 from .grid import Grid
 
 Step = Callable[[str], None]
+
+# What a cell's own choices lead to, every time. Images or weights that are missing are not: they
+# may be back at the next try.
+FINDINGS = (AdapterError, BudgetError, CriterionError, ParityError, RepairError, TrainingError)
 
 
 class Bench:
@@ -35,8 +46,8 @@ class Bench:
     def run(self, cell: Cell, on_step: Step = lambda step: None) -> Record:
         """Run one cell, just as `prunekit run` would.
 
-        A run that ends with a sentence, such as a budget that cannot be had, is a result too;
-        what else goes wrong is the caller's business.
+        A budget that cannot be had is a result too, and so is what else a cell's own choices lead
+        to; whatever goes wrong besides is the caller's business.
 
         Args:
             cell: Which.
@@ -45,7 +56,7 @@ class Bench:
         began = time.perf_counter()
         try:
             result = self._prune(cell, on_step)
-        except PruneError as error:
+        except FINDINGS as error:
             none = np.zeros(0, bool)
             return self._record(cell, began, problem=str(error), correct=none, dense_correct=none)
         on_step("scoring memory")
