@@ -3,11 +3,12 @@
     model.safetensors   the small model's weights
     plan.json           how to build the large model, and what stays of it
     report.json         what was measured
+    masks.safetensors   if single weights were masked: which stay, a bit each
     history.jsonl       if it was fine-tuned: what each epoch brought
     learning_curve.svg  and a picture of that
 
-The plan holds the digest of the weights, and the report those of the plan, of the last two
-files and its own, so that none can change alone.
+The plan holds the digests of the weights and the masks, and the report those of the plan, of the
+last two files and its own, so that none can change alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .adapters.base import Adapter
 from .data import InputSpec
 from .errors import ArtifactError, WeightsError
 from .graph import trace
+from .maskfile import read_masks, write_masks
 from .models import Architecture, fill
 from .plan import Plan
 from .provenance import versions
@@ -47,7 +49,9 @@ DTYPES = {
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 }
 WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
-NEEDED, OPTIONAL = {WEIGHTS, PLAN, REPORT}, {HISTORY, CURVE}
+MASKS = "masks.safetensors"
+NEEDED, EXTRAS = {WEIGHTS, PLAN, REPORT}, {HISTORY, CURVE}
+OPTIONAL = EXTRAS | {MASKS}
 
 
 def save(result: Result, directory: str | Path) -> None:
@@ -67,7 +71,8 @@ def save(result: Result, directory: str | Path) -> None:
         "adapter": result.recipe["adapter"],
         "plan": result.plan.to_json(),
     }
-    _save(Path(directory), result.model, plan, result.report(), _records(result))
+    kept = result.masks.kept if result.masks else {}
+    _save(Path(directory), result.model, plan, result.report(), _records(result), kept)
 
 
 def save_tuned(
@@ -77,7 +82,7 @@ def save_tuned(
     report: Mapping[str, Any],
     extras: Mapping[str, str],
 ) -> None:
-    """Write an artifact with the plan of another one, but weights and a report of its own.
+    """Write an artifact with plan and masks of another one, but weights and a report of its own.
 
     Args:
         source: The other artifact.
@@ -89,7 +94,8 @@ def save_tuned(
     Raises:
         ArtifactError: The source is corrupt, or the directory cannot be written.
     """
-    _save(Path(directory), model, read_plan(Path(source)), report, extras)
+    plan, kept = read_plan(Path(source)), masks_of(source, model)
+    _save(Path(directory), model, plan, report, extras, kept)
 
 
 def _save(
@@ -98,6 +104,7 @@ def _save(
     plan: Mapping[str, Any],
     report: Mapping[str, Any],
     extras: Mapping[str, str],
+    kept: Mapping[str, Tensor],
 ) -> None:
     with _replacing(directory) as partial:
         state = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
@@ -108,6 +115,9 @@ def _save(
             "versions": versions(),
             "weights_sha256": _digest(partial / WEIGHTS),
         }
+        if kept:
+            write_masks(partial / MASKS, kept)
+            plan["masks_sha256"] = _digest(partial / MASKS)
         _write(partial / PLAN, plan)
         for name, text in extras.items():
             (partial / name).write_text(text, "utf-8")
@@ -175,7 +185,24 @@ def load(
         fill(small, load_file(directory / WEIGHTS), str(directory))
     except (WeightsError, SafetensorError) as error:
         raise ArtifactError(f"{directory / WEIGHTS} does not fit its plan: {error}") from error
+    _masks(directory, data, small)
     return small.eval()
+
+
+def masks_of(directory: str | Path, model: nn.Module) -> dict[str, Tensor]:
+    """Return which single weights of a saved model stay.
+
+    Args:
+        directory: The artifact.
+        model: What `load` made of it, or that with other weights; its zeros are checked.
+
+    Returns:
+        Parameter name to a bool mask of its shape, on CPU; empty if no weights were masked.
+
+    Raises:
+        ArtifactError: The artifact is corrupt, or the model has other zeros.
+    """
+    return _masks(Path(directory), read_plan(Path(directory)), model)
 
 
 def read_plan(directory: Path) -> dict[str, Any]:
@@ -188,6 +215,9 @@ def read_plan(directory: Path) -> dict[str, Any]:
     _verify(directory / PLAN, report.get("plan_sha256"))
     data = _read(directory / PLAN)
     _verify(directory / WEIGHTS, data.get("weights_sha256"))
+    if "masks_sha256" in data:
+        _check_there(directory, MASKS)
+        _verify(directory / MASKS, data["masks_sha256"])
     if data.get("format") != FORMAT:
         raise ArtifactError(
             f"{directory} is an artifact of format {data.get('format')}; this prunekit reads "
@@ -207,18 +237,12 @@ def read_report(directory: Path) -> dict[str, Any]:
             f"There is no directory {str(directory)!r}; name one that prunekit wrote."
         )
     for name in (REPORT, PLAN, WEIGHTS):
-        if not (directory / name).is_file():
-            raise ArtifactError(
-                f"{str(directory)!r} is not a whole artifact: {name} is missing; save it again."
-            )
+        _check_there(directory, name)
     report = _read(directory / REPORT)
     if report.pop("sha256", None) != _digest_of(report):
         raise _altered(directory / REPORT)
     for name, digest in report.get("files", {}).items():
-        if name not in OPTIONAL or not (directory / name).is_file():
-            raise ArtifactError(
-                f"{str(directory)!r} is not a whole artifact: {name} is missing; save it again."
-            )
+        _check_there(directory, name if name in EXTRAS else repr(name))
         _verify(directory / name, digest)
     return report
 
@@ -256,7 +280,8 @@ def _replacing(target: Path) -> Iterator[Path]:
         try:
             yield partial
             partial.chmod(0o755)  # mkdtemp makes it private, safetensors what it writes
-            (partial / WEIGHTS).chmod(0o644)
+            for path in partial.glob("*.safetensors"):
+                path.chmod(0o644)
             _swap(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -314,6 +339,17 @@ def _architecture(data: Mapping[str, Any], directory: Path) -> Architecture:
             f"{', '.join(architecture.args)}. Do not trust it."
         )
     return architecture
+
+
+def _masks(directory: Path, data: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    return read_masks(directory / MASKS, model) if "masks_sha256" in data else {}
+
+
+def _check_there(directory: Path, name: str) -> None:
+    if not (directory / name).is_file():
+        raise ArtifactError(
+            f"{str(directory)!r} is not a whole artifact: {name} is missing; save it again."
+        )
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:

@@ -180,6 +180,31 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Matrix(Member):
+    """A whole weight matrix whose single values are the slices.
+
+    Slice i is value i of the flattened weight, so `index` would only count up; over the millions
+    of weights of a model it would take twice their memory, and is left empty.
+    """
+
+    def slices(self, values: Tensor) -> Tensor:
+        """Shape an elementwise quantity as (size, 1)."""
+        return self.per_slice(values).unsqueeze(1)
+
+    def per_slice(self, values: Tensor) -> Tensor:
+        """Return an elementwise quantity as (size,) float32, on the device of `values`.
+
+        There is nothing to add up, so that float64 would be twice the memory and no more exact.
+        """
+        return values.flatten().float()
+
+    @property
+    def weights_per_slice(self) -> int:
+        """One."""
+        return 1
+
+
+@dataclass(frozen=True)
 class Axis:
     """A spec, traced: which parameters shrink with it, and where.
 
@@ -207,6 +232,11 @@ class Axis:
         return self.spec.kind
 
     @property
+    def of_weights(self) -> bool:
+        """Whether its slices are the single values of a weight matrix."""
+        return isinstance(self.members[0], Matrix)
+
+    @property
     def voters(self) -> tuple[Member, ...]:
         """The members whose role gives them a say: weight matrices that are not `aux`."""
         return tuple(member for member in self.members if member.role != AUX)
@@ -225,6 +255,23 @@ class Axis:
             total = total + member.per_slice(values(member))
         assert not isinstance(total, int), f"axis {self.name} has no voters"
         return total
+
+
+def matrix_axis(name: str, role: str, weight: Tensor) -> Axis:
+    """Return the axis of a weight matrix, whose slices are its single values.
+
+    Args:
+        name: The parameter's qualified name, and the axis'.
+        role: What the parameter does, and the axis' kind.
+        weight: The parameter's values, detached.
+    """
+    import torch
+
+    return Axis(
+        AxisSpec(name, role),
+        weight.numel(),
+        (Matrix(name, role, 0, torch.empty((0, 1), dtype=torch.int64), weight),),
+    )
 
 
 def cuts(axes: Sequence[Axis]) -> dict[tuple[str, int], list[tuple[Axis, Member]]]:

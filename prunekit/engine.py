@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,35 @@ from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
 from .data import Data, batches
 from .errors import BudgetError, CriterionError, DataError
+from .granularity import Granularity
+from .masking import check_applies, mask
+from .masks import MaskPlan
 from .measure import EVAL_BATCH, Stats, hits, latencies, peak_memory, percentages, stats
-from .plan import BYS, CLOSE_ENOUGH, Budget, By
+from .plan import BYS, CLOSE_ENOUGH, Budget, By, Plan
 from .plugin import configured
 from .provenance import device_name, versions
 from .recipes import Recipe, settings_of
 from .registry import unknown
 from .repairs import REPAIRS
 from .repairs.base import Repair
-from .result import Result
+from .result import Result, Round
 from .rounds import Schedule, ratios
 from .shared import Shared
+from .sparsity import Sparsity
 from .step import Choices, Watch, take_step
 from .subject import Subject, find_images, find_subject
 from .training import Epoch
 from .training.setting import check_installed
 
+DEFAULT_RATIO = 0.5
+
 
 def prune(
     model: nn.Module | str,
     criterion: str | Criterion = "dimap",
-    ratio: float = 0.5,
+    ratio: float | None = None,
     *,
+    granularity: str = "slice",
     by: By = "params",
     scope: Scope | None = None,
     repair: str | Repair = "none",
@@ -67,15 +74,20 @@ def prune(
     Args:
         model: An architecture name, or a model of your own; that one is never modified.
         criterion: A registered name, with options such as "magnitude:p=1", or a Criterion.
-        ratio: The fraction of the whole model to remove, in (0, 1).
-        by: What the ratio counts: `params`, `macs`, or `slices` of the chosen axes.
+        ratio: The fraction of the whole model to remove, in (0, 1); half of it unless given.
+        granularity: What leaves: a whole `slice`, which makes the model smaller, or a single
+            `weight`, which becomes zero in a model of the same shape.
+        by: What the ratio counts: `params`, `macs`, or `slices` of the chosen axes. Of single
+            weights, those are all that become zero, all MACs that these imply, and the weights
+            of the chosen matrices.
         scope: Where slices compete: within an `axis`, all axes of a `kind`, or the `model`;
             the criterion's own scope unless given.
         repair: What adjusts the weights that stay: a registered name, or a Repair.
-        axes: Kinds of axes that may shrink; the adapter's default unless given.
+        axes: Kinds of axes that may shrink; the adapter's default unless given. For single
+            weights, roles of matrices; all but `aux` unless given.
         include: Globs on axis names; only these may shrink. All unless given.
         exclude: Globs on axis names that may not shrink.
-        floor: The smallest fraction of an axis to keep.
+        floor: The smallest fraction of an axis to keep. It and `multiple` are for slices only.
         multiple: Kept MLP and width sizes are multiples of this.
         steps: In how many rounds of scoring, cutting, repairing and training to get there.
             Criteria that look at weights or data then see the model as it has become.
@@ -103,8 +115,12 @@ def prune(
     """
     chosen = configure(criterion, seed)
     mending = configured(REPAIRS, repair)
+    level = Granularity.parse(granularity)
+    ratio = DEFAULT_RATIO if ratio is None else ratio
     by = _precheck(ratio, by, scope, calibration)
     targets = ratios(ratio, steps, schedule)
+    if level.masks:
+        check_applies(level, chosen, mending, steps, floor, multiple)
     if finetune is not None:
         check_installed()
     informed = chosen.needs != "nothing" or mending.needs != "nothing"
@@ -119,7 +135,7 @@ def prune(
         scope=scope or chosen.scope,
         repair=mending,
         recipe=finetune,
-        kinds=tuple(axes or subject.adapter.default_kinds),
+        kinds=tuple(axes or (() if level.masks else subject.adapter.default_kinds)),
         include=tuple(include),
         exclude=tuple(exclude),
         by=by,
@@ -129,12 +145,11 @@ def prune(
         calibration=calibration,
         seed=seed,
     )
-    step, rounds = None, []
-    for target in targets:
-        step = take_step(subject, target, choices, watch, step, shared, on_epoch)
-        rounds.append(step.round)
-    assert step is not None, "there is at least one target"
-    small, cut = step.model, step.cut
+    if level.masks:
+        outcome = _masked(subject, ratio, choices, watch, on_epoch)
+    else:
+        outcome = _cut(subject, targets, choices, watch, shared, on_epoch)
+    small = outcome.model
     with watch("measure"):
         before, after = _measured(subject, small, shared, timed=evaluate and timed)
     correct = None
@@ -147,16 +162,17 @@ def prune(
         **subject.origin(),
         "criterion": chosen.name,
         "options": dict(chosen.options),
+        "granularity": level.text,
         "scope": choices.scope,
         "repair": mending.name,
         "repair_options": dict(mending.options),
-        "axes": list(choices.kinds),
+        "axes": list(choices.kinds) or list(dict.fromkeys(outcome.kinds.values())),
         "include": list(include),
         "exclude": list(exclude),
         "ratio": ratio,
         "by": by,
-        "floor": floor,
-        "multiple": multiple,
+        "floor": None if level.masks else floor,
+        "multiple": None if level.masks else multiple,
         "steps": steps,
         "schedule": schedule if steps > 1 else None,
         "finetune": settings_of(finetune) if finetune else None,
@@ -167,19 +183,66 @@ def prune(
     }
     result = Result(
         small,
-        cut.plan,
+        outcome.plan,
         before,
         after,
-        tuple(rounds),
+        outcome.rounds,
         recipe,
         watch.seconds,
         warnings=subject.warnings,
         architecture=subject.architecture,
-        kinds={axis.name: axis.kind for axis in cut.axes},
-        scores=step.scores,
+        kinds=outcome.kinds,
+        scores=outcome.scores,
         correct=correct,
+        masks=outcome.masks,
+        sparsity=outcome.sparsity,
     )
     return replace(result, warnings=(*result.warnings, *_misses(result)))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The part of a result that cutting and masking bring, each in its own way."""
+
+    model: nn.Module
+    plan: Plan
+    rounds: tuple[Round, ...]
+    kinds: Mapping[str, str]
+    scores: Mapping[str, Tensor]
+    masks: MaskPlan | None = None
+    sparsity: Sparsity | None = None
+
+
+def _cut(
+    subject: Subject,
+    targets: Sequence[float],
+    choices: Choices,
+    watch: Watch,
+    shared: Shared,
+    on_epoch: Callable[[Epoch], None],
+) -> _Outcome:
+    """Cut slices out, in as many steps as there are targets."""
+    step, rounds = None, []
+    for target in targets:
+        step = take_step(subject, target, choices, watch, step, shared, on_epoch)
+        rounds.append(step.round)
+    assert step is not None, "there is at least one target"
+    kinds = {axis.name: axis.kind for axis in step.cut.axes}
+    return _Outcome(step.model, step.cut.plan, tuple(rounds), kinds, step.scores)
+
+
+def _masked(
+    subject: Subject,
+    ratio: float,
+    choices: Choices,
+    watch: Watch,
+    on_epoch: Callable[[Epoch], None],
+) -> _Outcome:
+    """Make single weights zero; their scores, as many as there are weights, are let go."""
+    done = mask(subject, ratio, choices, watch, on_epoch)
+    return _Outcome(
+        done.model, done.plan, (done.round,), done.masks.kinds, {}, done.masks, done.sparsity
+    )
 
 
 def configure(criterion: str | Criterion, seed: int) -> Criterion:
@@ -256,6 +319,8 @@ def _setting(model: nn.Module) -> dict[str, Any]:
 
 def _misses(result: Result) -> list[str]:
     recipe = result.recipe
+    if result.masks is not None:  # these are met to the last weight
+        return []
     if abs(result.got - recipe["ratio"]) <= CLOSE_ENOUGH:
         return []
     return [

@@ -16,15 +16,17 @@ from .adapters.base import Adapter
 from .artifact import (
     check_writable,
     load,
+    masks_of,
     read_plan,
     read_report,
     save_tuned,
 )
-from .data import Data, batches, open_data
+from .data import Data, InputSpec, batches, open_data
 from .errors import DataError, TrainingError
 from .measure import EVAL_BATCH, accuracy, find_device
 from .models import build
 from .recipes import Recipe
+from .sparsity import count
 from .training import Epoch, Trained, Update, train_
 from .training.checkpoint import finish
 from .training.history import CURVE, HISTORY
@@ -129,6 +131,7 @@ def finetune(
         images.calibration,
         settings,
         teacher=teacher,
+        masks=masks_of(source, small),
         workdir=workdir,
         resume=resume,
         settings={"data": images.name, "weights_sha256": plan["weights_sha256"]},
@@ -150,6 +153,7 @@ def finetune(
     new = {
         **{key: value for key, value in report.items() if key not in ("files", "plan_sha256")},
         "after": after,
+        "sparsity": _recounted(report, small, example_input),
         "recipe": {**report["recipe"], "data": images.name},
         "seconds": {**report["seconds"], "finetune": trained.seconds},
         "finetune": {
@@ -205,6 +209,19 @@ def _after(
     """Return what the small model costs, which training does not change, and its accuracy."""
     top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))
     return {**report["after"], "top1": top1, "top5": top5, "images": count}
+
+
+def _recounted(
+    report: Mapping[str, Any], model: nn.Module, example: Tensor | None
+) -> dict[str, Any] | None:
+    """Count the zeros again, of which training may have made more."""
+    old = report.get("sparsity")
+    if old is None:
+        return None
+    kinds = {name: layer["kind"] for name, layer in old["layers"].items()}
+    example = InputSpec.of(model).example() if example is None else example
+    told = (old["granularity"], old["thresholds"], old["nonzero_before"])
+    return count(model, kinds, example, *told).report()
 
 
 def _known_top1(report: Mapping[str, Any], images: Data, count: int) -> float | None:

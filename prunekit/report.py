@@ -37,7 +37,7 @@ def _title(report: Report) -> Text:
     tuned = ", fine-tuned" if report.get("finetune") else ""
     title = Text(f"{recipe['arch']}", style="bold")
     return title.append(
-        f"  {criterion}, scope {recipe['scope']}, {_repair(recipe)}"
+        f"  {criterion}, {_level(recipe)}{_repair(recipe)}"
         f"axes {'+'.join(recipe['axes'])}, weights {recipe['weights']}{tuned}",
         style="not bold",
     )
@@ -52,6 +52,10 @@ def _comparison(report: Report) -> Table:
     for label, key in (("parameters", "params"), ("MACs", "macs"), ("size on disk", "size_bytes")):
         unit = "B" if key == "size_bytes" else ""
         _row(table, label, before[key], after[key], lambda value, unit=unit: _count(value, unit))
+    if report.get("sparsity"):
+        found = report["sparsity"]
+        _row(table, "non-zero params", found["nonzero_before"], found["nonzero"], _count)
+        _row(table, "implied MACs", found["macs"], found["implied_macs"], _count)
     for batch in before["latency_ms"]:
         old, new = before["latency_ms"][batch], after["latency_ms"][batch]
         change = f"{old['median'] / new['median']:.2f}x faster"
@@ -79,20 +83,23 @@ def _row(table: Table, label: str, before: float, after: float, show: Any) -> No
 
 def _kept(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    table.add_column("kept of each axis", header_style="dim", no_wrap=True, overflow="ellipsis")
+    masked = bool(report.get("sparsity"))
+    heading = "kept of each matrix" if masked else "kept of each axis"
+    table.add_column(heading, header_style="dim", no_wrap=True, overflow="ellipsis")
     table.add_column("", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
     for name, axis in report["axes"].items():
         full = round(BAR * axis["kept"] / axis["size"])
         bar = Text("█" * full, style="cyan").append("░" * (BAR - full), style="dim")
-        table.add_row(name, bar, f"{axis['kept']} of {axis['size']}")
+        kept = f"{axis['kept']} of {axis['size']}"
+        if masked:
+            kept = f"{axis['kept'] / axis['size']:.1%} of {_count(axis['size'])}"
+        table.add_row(name.removesuffix(".weight") if masked else name, bar, kept)
     return table
 
 
 def _facts(report: Report) -> Table:
-    recipe, parity = report["recipe"], report["parity"]
-    verdict = "holds" if parity["holds"] else "FAILS"
-    noise = " (with noise where the weights hide the cut)" if parity["noisy"] else ""
+    recipe = report["recipe"]
     images = report["after"]["images"]
     tested = f", {images:,} test images of {recipe['data']}" if images else ""
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -101,11 +108,9 @@ def _facts(report: Report) -> Table:
     table.add_row(
         "budget", f"{recipe['by']}: asked -{recipe['ratio']:.2%}, got -{report['got']:.2%}"
     )
-    table.add_row(
-        "parity",
-        f"{verdict}: differs from the masked model by {parity['difference']:.1e}, where its "
-        f"output's scale is {parity['scale']:.2g}{noise}",
-    )
+    table.add_row(*_proof(report))
+    if report.get("sparsity"):
+        table.add_row("speed", report["sparsity"]["note"])
     table.add_row(
         "measured",
         f"on {recipe['device']}, threads {recipe['threads']}, seed {recipe['seed']}{tested}",
@@ -120,6 +125,28 @@ def _facts(report: Report) -> Table:
         table.add_row("finetune", _tuning(report["finetune"]))
     table.add_row("seconds", "  ".join(f"{k} {v:.2f}" for k, v in report["seconds"].items()))
     return table
+
+
+def _level(recipe: Mapping[str, Any]) -> str:
+    level = recipe.get("granularity", "slice")  # which reports did not always say
+    return f"{'' if level == 'slice' else f'granularity {level}, '}scope {recipe['scope']}, "
+
+
+def _proof(report: Report) -> tuple[str, str]:
+    """Say how the small model was proved to be what was planned."""
+    parity = report["parity"]
+    if parity is None:
+        masking = report["rounds"][-1]["masking"]
+        return "masks", (
+            f"hold: {masking['zeros']:,} weights are zero, and {masking['same']:,} other values "
+            "are what they were, bit for bit"
+        )
+    verdict = "holds" if parity["holds"] else "FAILS"
+    noise = " (with noise where the weights hide the cut)" if parity["noisy"] else ""
+    return "parity", (
+        f"{verdict}: differs from the masked model by {parity['difference']:.1e}, where its "
+        f"output's scale is {parity['scale']:.2g}{noise}"
+    )
 
 
 def _repair(recipe: Mapping[str, Any]) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .masks import MaskPlan
 from .measure import Stats
 from .models import Architecture
 from .plan import Plan
 from .reconstruct import Repaired
+from .sparsity import Sparsity
 from .training.history import Trained
 
 
@@ -44,26 +46,43 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Masking:
+    """The proof, value by value, that a masked model is what its masks say.
+
+    Attributes:
+        zeros: How many values were checked to be zero, all that the masks remove.
+        same: How many were checked to be what they were, bit for bit: all others, buffers
+            included.
+    """
+
+    zeros: int
+    same: int
+
+
+@dataclass(frozen=True)
 class Round:
     """One round of pruning.
 
     Attributes:
         asked: The fraction of the budget to be gone after it.
-        parity: The comparison of what was cut with what was masked.
+        parity: The comparison of what was cut with what was masked; None if nothing was cut.
         repaired: Layer, or axis of queries and keys, to what its repair gained.
         trained: How the training after it went; None without any.
+        masking: The proof that what was masked is zero; None if nothing was.
     """
 
     asked: float
-    parity: Parity
+    parity: Parity | None
     repaired: Mapping[str, Repaired] = field(default_factory=dict)
     trained: Trained | None = None
+    masking: Masking | None = None
 
     def report(self) -> dict[str, Any]:
         """Return everything as plain data."""
         trained = self.trained.report() if self.trained else None
         plain = asdict(replace(self, trained=None))
-        return {**plain, "parity": self.parity.report(), "trained": trained}
+        parity = self.parity.report() if self.parity else None
+        return {**plain, "parity": parity, "trained": trained}
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ class Result:
 
     Attributes:
         model: The small model, in evaluation mode.
-        plan: Which slices of each axis stayed.
+        plan: Which slices of each axis stayed; without any axes if single weights were masked.
         before, after: What the large and the small model cost.
         rounds: What happened in each round of pruning, in order.
         recipe: Everything that determines the result, and the versions it was made with.
@@ -83,6 +102,8 @@ class Result:
         scores: Axis name to the criterion's scores of the large model's slices, (size,) float64.
         correct: Whether the large and the small model were right on each test image, (images,)
             bool; None if they were not evaluated.
+        masks: Which single weights stayed; None if slices left.
+        sparsity: What was counted on the masked model; None if slices left.
     """
 
     model: nn.Module
@@ -97,16 +118,26 @@ class Result:
     kinds: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Tensor] = field(default_factory=dict)
     correct: tuple[Tensor, Tensor] | None = None
+    masks: MaskPlan | None = None
+    sparsity: Sparsity | None = None
 
     @property
-    def parity(self) -> Parity:
-        """The comparison with the masked model, of the round where it is worst."""
-        parities = [one.parity for one in self.rounds]
-        return max(parities, key=lambda parity: parity.difference / parity.scale)
+    def parity(self) -> Parity | None:
+        """The comparison with the masked model, of the round where it is worst.
+
+        None if single weights were masked: then nothing was cut; see `Round.masking`.
+        """
+        parities = [one.parity for one in self.rounds if one.parity]
+        return max(parities, key=lambda parity: parity.difference / parity.scale, default=None)
 
     @property
     def got(self) -> float:
-        """The fraction of the budget that was removed, measured on the small model."""
+        """The fraction of the budget that was removed, measured on the small model.
+
+        Of a masked model, the fraction that its zeros are, or that they imply.
+        """
+        if self.sparsity is not None:
+            return self.sparsity.removed(self.plan.by)
         if self.plan.by == "slices":
             return self.plan.got
         before, after = (getattr(side, self.plan.by) for side in (self.before, self.after))
@@ -118,14 +149,20 @@ class Result:
             name: {"kind": self.kinds[name], "size": self.plan.sizes[name], "kept": len(slices)}
             for name, slices in self.plan.kept.items()
         }
+        if self.masks is not None:
+            kept = {
+                name: {"kind": self.kinds[name], "size": mask.numel(), "kept": int(mask.sum())}
+                for name, mask in self.masks.kept.items()
+            }
         return {
             "asked": self.plan.asked,
             "got": self.got,
             "before": asdict(self.before),
             "after": asdict(self.after),
-            "parity": self.parity.report(),
+            "parity": self.parity.report() if self.parity else None,
             "rounds": [one.report() for one in self.rounds],
             "axes": kept,
+            "sparsity": self.sparsity.report() if self.sparsity else None,
             "seconds": dict(self.seconds),
             "recipe": dict(self.recipe),
             "warnings": list(self.warnings),

@@ -31,6 +31,8 @@ class Criterion(FunctionPlugin):
         needs: What must be gathered on calibration images first.
         scope: Where its scores are comparable: within an `axis`, within all axes of one
             `kind`, or across the `model`.
+        weight_level: Whether it can also score single weights: axes of one `Matrix` each,
+            from which it reads nothing by `index`.
     """
 
     noun: ClassVar[str] = "criterion"
@@ -38,12 +40,14 @@ class Criterion(FunctionPlugin):
 
     needs: Need = "nothing"
     scope: Scope = "axis"
+    weight_level: bool = False
 
     def __call__(self, axes: Sequence[Axis]) -> list[Tensor]:
         """Score all axes.
 
         Returns:
-            One (size,) float64 score per axis, on CPU; higher means keep.
+            One (size,) score per axis, on CPU; higher means keep. They are float64, but float32
+            for single weights, which are so many that memory counts.
 
         Raises:
             CriterionError: The function returned too few scores, or a score that is not
@@ -56,7 +60,9 @@ class Criterion(FunctionPlugin):
                 f"Criterion {self.name!r} returned {len(scores)} scores for {len(axes)} axes; "
                 "expected one per axis, in order."
             )
-        return [self._checked(axis, score) for axis, score in zip(axes, scores, strict=True)]
+        for n, axis in enumerate(axes):  # one by one, so that what is replaced can be freed
+            scores[n] = self._checked(axis, scores[n])
+        return scores
 
     def _checked(self, axis: Axis, score: Tensor) -> Tensor:
         if not isinstance(score, Tensor) or tuple(score.shape) != (axis.size,):
@@ -65,17 +71,18 @@ class Criterion(FunctionPlugin):
                 f"Criterion {self.name!r} scored axis {axis.name!r} with shape {got}; "
                 f"expected ({axis.size},), one number per slice."
             )
+        score = score.detach().to("cpu", torch.float32 if axis.of_weights else torch.float64)
         bad = int((~torch.isfinite(score)).sum())
         if bad:
             raise CriterionError(
                 f"Criterion {self.name!r} scored {bad} of the {axis.size} slices of axis "
                 f"{axis.name!r} NaN or infinite; check the weights and the calibration data."
             )
-        return score.detach().to("cpu", torch.float64)
+        return score
 
 
 def criterion(
-    name: str, *, needs: Need = "nothing", scope: Scope = "axis"
+    name: str, *, needs: Need = "nothing", scope: Scope = "axis", weight_level: bool = False
 ) -> Callable[[Callable[..., Sequence[Tensor]]], Criterion]:
     """Register a function as a criterion; the decorated name becomes the `Criterion`.
 
@@ -84,12 +91,13 @@ def criterion(
         needs: "gradients" if it reads `member.grad`, "squared_gradients" if `grad_square`,
             "activations" if `inputs` or `outputs`.
         scope: Where its scores are comparable; what `--scope` defaults to.
+        weight_level: Whether it can score single weights too, for `--granularity weight`.
 
     Raises:
         RegistryError: Another criterion has the name.
     """
 
     def register(function: Callable[..., Sequence[Tensor]]) -> Criterion:
-        return CRITERIA.add(name, Criterion(name, function, needs, scope))
+        return CRITERIA.add(name, Criterion(name, function, needs, scope, weight_level))
 
     return register

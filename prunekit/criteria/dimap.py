@@ -11,7 +11,7 @@ from ..axis import Axis
 from .base import criterion
 
 
-@criterion("dimap", scope="kind")
+@criterion("dimap", scope="kind", weight_level=True)
 def dimap(axes: Sequence[Axis]) -> list[Tensor]:
     """Score a slice by the distortion its removal causes in each of its layers.
 

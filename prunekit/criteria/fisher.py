@@ -10,7 +10,7 @@ from ..axis import Axis, Member
 from .base import criterion
 
 
-@criterion("fisher", needs="squared_gradients", scope="kind")
+@criterion("fisher", needs="squared_gradients", scope="kind", weight_level=True)
 def fisher(axes: Sequence[Axis]) -> list[Tensor]:
     """Score a slice by sum w^2 E[g^2] / 2, where g is the gradient of one image's loss.
 

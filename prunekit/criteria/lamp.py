@@ -11,7 +11,7 @@ from ..axis import Axis
 from .base import criterion
 
 
-@criterion("lamp", scope="model")
+@criterion("lamp", scope="model", weight_level=True)
 def lamp(axes: Sequence[Axis]) -> list[Tensor]:
     """Score slice j by s_j / (s_1 + ... + s_j), the s sorted in descending order.
 

@@ -11,7 +11,7 @@ from ..errors import CriterionError
 from .base import criterion
 
 
-@criterion("magnitude", scope="kind")
+@criterion("magnitude", scope="kind", weight_level=True)
 def magnitude(axes: Sequence[Axis], *, p: int = 2) -> list[Tensor]:
     """Score a slice by the power mean of its weights, (mean |w|^p)^(1/p).
 

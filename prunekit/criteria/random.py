@@ -11,7 +11,7 @@ from ..axis import Axis
 from .base import criterion
 
 
-@criterion("random", scope="axis")
+@criterion("random", scope="axis", weight_level=True)
 def random(axes: Sequence[Axis], *, seed: int = 0) -> list[Tensor]:
     """Score every slice uniformly in [0, 1).
 

@@ -10,7 +10,7 @@ from ..axis import Axis, Member
 from .base import criterion
 
 
-@criterion("taylor", needs="gradients", scope="kind")
+@criterion("taylor", needs="gradients", scope="kind", weight_level=True)
 def taylor(axes: Sequence[Axis], *, square: bool = False) -> list[Tensor]:
     """Score a slice by sum |w * g|, where g is the gradient of the mean calibration loss.
 

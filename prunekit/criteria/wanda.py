@@ -12,7 +12,7 @@ from .activity import watched
 from .base import criterion
 
 
-@criterion("wanda", needs="activations", scope="kind")
+@criterion("wanda", needs="activations", scope="kind", weight_level=True)
 def wanda(axes: Sequence[Axis]) -> list[Tensor]:
     """Score a slice by the mean of |W_ij| rms(x_j) over its weights.
 

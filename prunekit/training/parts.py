@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..data import Images, InputSpec
 from ..errors import DataError, TrainingError
 from ..recipes import Recipe
 from . import images as pictures
+from .frozen import keep_zeros
 from .objective import Objective, WithFeatures, features_agree
 
 
@@ -63,6 +64,7 @@ def prepare(
     accelerator: Any,
     seed: int,
     workers: int,
+    masks: Mapping[str, Tensor],
 ) -> Parts:
     """Make all that a run needs; the models that come in are only read.
 
@@ -73,7 +75,7 @@ def prepare(
     learnt, held_out = pictures.split(len(images), recipe.validation, seed)  # type: ignore[arg-type]
     updates = _updates(learnt, recipe)
     device = accelerator.device
-    student, teacher, learnt_from = _pair(model, teacher, recipe, device)
+    student, teacher, learnt_from = _pair(model, teacher, recipe, device, masks)
     average = _average(student, recipe)
     order = pictures.Order(learnt, recipe.batch_size, seed)
     training = pictures.Training(images, InputSpec.of(model), model, recipe, seed)
@@ -112,11 +114,16 @@ def _updates(learnt: Sequence[int], recipe: Recipe) -> int:
 
 
 def _pair(
-    model: nn.Module, teacher: nn.Module | None, recipe: Recipe, device: torch.device
+    model: nn.Module,
+    teacher: nn.Module | None,
+    recipe: Recipe,
+    device: torch.device,
+    masks: Mapping[str, Tensor],
 ) -> tuple[nn.Module, nn.Module | None, tuple[str, ...]]:
     """Return student and teacher, and what the one learns from."""
     # Copies, since Accelerate wraps what it is given, and the caller's stay where they are.
     student: nn.Module = copy.deepcopy(model).to(device).requires_grad_(True)
+    keep_zeros(student, masks)  # on the copy, since copies lose hooks
     if teacher is None:
         return student, None, ("labels",)
     teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Images
 from ..errors import TrainingError
@@ -15,6 +15,7 @@ from . import images as pictures
 from .chance import preserved
 from .checkpoint import claim
 from .failures import memory_explained
+from .frozen import check_zeros
 from .history import Epoch, Trained, Update
 from .loop import Run, Told
 from .parts import prepare
@@ -28,6 +29,7 @@ def train_(
     recipe: Recipe,
     *,
     teacher: nn.Module | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     workdir: Path | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
@@ -51,6 +53,8 @@ def train_(
         images: Training images, prepared as for evaluation; they are augmented as the recipe says.
         recipe: How to train.
         teacher: The dense model to learn from, if the recipe distils; not modified.
+        masks: Parameter name to which of its values may change, bool; the others, which must be
+            zero, stay zero.
         workdir: Where checkpoints and history go; without one there are none.
         resume: Go on where the run in `workdir` was cut off, if it was.
         settings: What else must not change between start and resumption, as plain data.
@@ -83,7 +87,14 @@ def train_(
             plain["images"] = len(images)  # type: ignore[arg-type]
             together(accelerator, lambda: claim(place, plain, resume))
         parts = prepare(
-            model, images, recipe, teacher if recipe.distill else None, accelerator, seed, workers
+            model,
+            images,
+            recipe,
+            teacher if recipe.distill else None,
+            accelerator,
+            seed,
+            workers,
+            masks or {},
         )
         told = Told(on_update, on_epoch, should_stop)
         run = Run(parts, told, workdir, checkpoint_seconds=60 * checkpoint_minutes)
@@ -92,5 +103,6 @@ def train_(
         with memory_explained(recipe, accelerator.num_processes):
             trained = run()
     model.load_state_dict(run.progress.best)
+    check_zeros(model, masks or {}, recipe.optimizer)
     model.eval()
     return trained

@@ -1,0 +1,205 @@
+"""mask: from a model to a copy of it in which single weights are zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from .axis import Axis
+from .calibrate import gather
+from .criteria.base import Criterion
+from .errors import BudgetError, CriterionError, ParityError, RepairError
+from .granularity import Granularity
+from .masks import MaskPlan, make_masks
+from .matrices import weight_axes
+from .measure import mac_terms
+from .plan import Budget, Plan
+from .repairs.base import Repair
+from .result import Masking, Round
+from .sparsity import Sparsity, count, nonzero
+from .step import SCORING_BATCH, Choices, Watch
+from .structure import M, copy_with
+from .subject import Subject
+from .training import Epoch, train_
+
+FLOOR, MULTIPLE = 0.1, 8  # what `prune` defaults to
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A masked model, and what was decided and found out on the way.
+
+    Attributes:
+        model: Of the same shape as the original, sharing nothing with it.
+        plan: Which slices left: none; and what the budget was.
+        masks: Which weights stayed.
+        sparsity: What was counted on the model.
+        round: The proof that it is what was planned, and how training went.
+    """
+
+    model: nn.Module
+    plan: Plan
+    masks: MaskPlan
+    sparsity: Sparsity
+    round: Round
+
+
+def check_applies(
+    level: Granularity,
+    criterion: Criterion,
+    repair: Repair,
+    steps: int,
+    floor: float,
+    multiple: int,
+) -> None:
+    """Refuse what says nothing about single weights, rather than pass it over in silence.
+
+    Raises:
+        PruneError: One of its children.
+    """
+    if not criterion.weight_level:
+        raise CriterionError(
+            f"Criterion {criterion.name!r} does not say that it can score single weights, which "
+            f"granularity {level.text!r} needs; choose another, or declare it with "
+            "weight_level=True if it can."
+        )
+    if repair.name != "none":
+        raise RepairError(
+            f"Repair {repair.name!r} refits layers that miss inputs, and single weights that "
+            f"become zero (granularity {level.text!r}) take none away; leave the repair out."
+        )
+    if steps != 1:
+        raise BudgetError(
+            f"Asked for {steps} steps at granularity {level.text!r}, which prunes in one; leave "
+            "the steps out, or prune slices."
+        )
+    for name, value, default in (("floor", floor, FLOOR), ("multiple", multiple, MULTIPLE)):
+        if value != default:
+            raise BudgetError(
+                f"The {name} is {value:g}, but single weights (granularity {level.text!r}) have "
+                f"none; leave the {name} out, or prune slices."
+            )
+
+
+def mask(
+    subject: Subject,
+    ratio: float,
+    choices: Choices,
+    watch: Watch,
+    on_epoch: Callable[[Epoch], None],
+) -> Masked:
+    """Score single weights, choose, make zero, prove it, and train what stays.
+
+    Args:
+        subject: The original model; not modified.
+        ratio: The fraction of it that is to become zero.
+        choices: All that was chosen.
+        watch: Is told what happens.
+        on_epoch: Called after every epoch of training.
+
+    Raises:
+        PruneError: One of its children.
+    """
+    with watch("trace"):
+        axes = weight_axes(
+            subject.model, subject.adapter, choices.kinds, choices.include, choices.exclude
+        )
+    with watch("score"):
+        scores = choices.criterion(_informed(axes, subject, choices))
+    with watch("plan"):
+        budget = _budget(axes, subject, ratio, choices)
+        masks = make_masks(axes, scores, budget, scope=choices.scope)
+        del scores  # as large as the model
+    with watch("mask"):
+        small = zeroed(subject.model, masks.kept).eval()
+    with watch("verify"):
+        done = Round(ratio, None, masking=verify_masks(subject.model, small, masks.kept))
+    if choices.recipe is not None:
+        with watch("train"):
+            trained = train_(
+                small,
+                choices.data.calibration if choices.data else None,
+                choices.recipe,
+                teacher=subject.model,
+                masks=masks.kept,
+                seed=choices.seed,
+                device=next(small.parameters()).device.type,
+                on_epoch=on_epoch,
+            )
+            done = replace(done, trained=trained)
+    with watch("count"):
+        before = nonzero(subject.model)
+        found = count(
+            small, masks.kinds, subject.example, masks.granularity, masks.thresholds, before
+        )
+    plan = Plan({}, {}, choices.by, ratio, found.removed(choices.by))
+    return Masked(small, plan, masks, found, done)
+
+
+def zeroed(model: M, kept: Mapping[str, Tensor]) -> M:
+    """Return a copy of a model whose removed weights are zero; it shares nothing with it."""
+
+    def made(name: str, tensor: Tensor) -> Tensor:
+        if name not in kept:
+            return tensor.clone()
+        # Not a product, which would leave zeros that are negative.
+        return tensor.masked_fill(~kept[name].to(tensor.device), 0)
+
+    return copy_with(model, made)
+
+
+def verify_masks(model: nn.Module, small: nn.Module, kept: Mapping[str, Tensor]) -> Masking:
+    """Prove that what the masks remove is zero, and that nothing else has changed by a bit.
+
+    Nothing was cut out, so there is no second way to compute the same, as parity asks for.
+
+    Raises:
+        ParityError: Something is not so.
+    """
+    zeros = same = 0
+    after = small.state_dict()
+    for name, before in model.state_dict().items():
+        now, before = after[name], before.detach()
+        if name in kept:
+            stays = kept[name].to(now.device)
+            removed = now[~stays]
+            zeros += _checked(name, not removed.any(), removed)
+            now, before = now[stays], before[stays]
+        same += _checked(name, _same_bits(now, before), now)
+    return Masking(zeros, same)
+
+
+def _checked(name: str, right: bool, values: Tensor) -> int:
+    if not right:
+        raise ParityError(
+            f"The masked model's {name!r} is not what the masks make of it, which is a mistake in "
+            "prunekit; please report it. Nothing was saved."
+        )
+    return values.numel()
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
+
+
+def _informed(axes: list[Axis], subject: Subject, choices: Choices) -> list[Axis]:
+    need = choices.criterion.needs
+    if need == "nothing":
+        return axes
+    images = choices.drawn(f"Criterion {choices.criterion.name!r}", SCORING_BATCH)
+    return gather(need, subject.model, axes, images)
+
+
+def _budget(axes: Sequence[Axis], subject: Subject, ratio: float, choices: Choices) -> Budget:
+    if choices.by == "macs":
+        terms = mac_terms(subject.model, [], subject.example)
+        return Budget(ratio, "macs", sum(term.cost for term in terms), terms)
+    counted = (
+        [axis.size for axis in axes]
+        if choices.by == "slices"
+        else [parameter.numel() for parameter in subject.model.parameters()]
+    )
+    return Budget(ratio, choices.by, float(sum(counted)))

@@ -1,0 +1,211 @@
+"""Scores of single weights -> which stay: pure arithmetic on whole matrices.
+
+A matrix has millions of weights and a model a hundred million, so scores stay float32, masks are
+one byte a weight, and there is no loop but over matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .axis import Axis
+from .errors import BudgetError
+from .plan import Budget
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPlan:
+    """Which weights of each matrix stay.
+
+    Attributes:
+        kept: Parameter name to a mask of its shape, bool, on CPU; True stays.
+        kinds: Parameter name to its role.
+        granularity: `weight` or `n:m`.
+        thresholds: Pool (a matrix, a kind or `model`, as the scope has it) to the highest score
+            that left it; pools that lose nothing have none, nor has n:m, where every group of m
+            weights is on its own.
+    """
+
+    kept: Mapping[str, Tensor]
+    kinds: Mapping[str, str]
+    granularity: str
+    thresholds: Mapping[str, float]
+
+
+def make_masks(
+    axes: Sequence[Axis], scores: Sequence[Tensor], budget: Budget, *, scope: str
+) -> MaskPlan:
+    """Choose the weights that stay, to the last one.
+
+    Weights compete within a pool, and every pool loses the same fraction to within one weight,
+    so that all together lose exactly what was asked: the lowest scores and, among equal ones,
+    those that come first by the order of the axes and by position.
+
+    Args:
+        axes: Of one `Matrix` each.
+        scores: One (size,) float32 score per axis, on CPU; higher means keep.
+        budget: What to remove how much of. By `params` and `slices` every weight counts as one;
+            by `macs` all weights of a layer cost together what its term says.
+        scope: A pool is an `axis`, all axes of a `kind`, or the whole `model`.
+
+    Raises:
+        BudgetError: All weights together are less than the ratio, or the ratio is less than one.
+    """
+    pools = _make_pools(axes, scores, budget, scope)
+    counts = shares(_removed(pools, budget), [pool.ordered.size for pool in pools])
+    kept, thresholds = {}, {}
+    for pool, count in zip(pools, counts, strict=True):
+        for axis, own, leaves in zip(pool.axes, pool.scores, pool.leaving(count), strict=True):
+            mask = _kept(own, pool.threshold(count), leaves)
+            kept[axis.name] = torch.from_numpy(mask).view(axis.members[0].weight.shape)
+        if count:
+            thresholds[pool.name] = pool.threshold(count)
+    return MaskPlan(
+        {axis.name: kept[axis.name] for axis in axes},
+        {axis.name: axis.kind for axis in axes},
+        "weight",
+        thresholds,
+    )
+
+
+def shares(total: int, sizes: Sequence[int]) -> list[int]:
+    """Divide a total among pools in proportion to their sizes, each to within one.
+
+    What is left after rounding down goes to the largest remainders, the first of equal ones.
+
+    Example:
+        >>> shares(10, [7, 7, 6])
+        [4, 3, 3]
+    """
+    whole = sum(sizes)
+    counts = [total * size // whole for size in sizes]  # of integers, which are exact
+    by_remainder = sorted(range(len(sizes)), key=lambda n: -(total * sizes[n] % whole))
+    for n in by_remainder[: total - sum(counts)]:
+        counts[n] += 1
+    return counts
+
+
+def astray(model: nn.Module, kept: Mapping[str, Tensor]) -> dict[str, int]:
+    """Count the weights that the masks remove and that are not zero, by parameter; empty if none.
+
+    Args:
+        model: A masked model.
+        kept: Parameter name to a mask of its shape, bool.
+    """
+    parameters = dict(model.named_parameters())
+    found = {}
+    for name, mask in kept.items():
+        values = parameters[name].detach()
+        found[name] = int(values.masked_fill(mask.to(values.device), 0).count_nonzero())
+    return {name: count for name, count in found.items() if count}
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Weights that compete with each other.
+
+    Attributes:
+        name: Of the axis, the kind, or `model`.
+        axes, scores: The matrices, and the scores of their weights.
+        costs: What one weight of each matrix costs.
+        ordered: All scores of the pool, ascending.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    scores: tuple[Scores, ...]
+    costs: tuple[float, ...]
+    ordered: Scores
+
+    def threshold(self, count: int) -> float:
+        """Return the highest of the `count` lowest scores."""
+        return float(self.ordered[count - 1]) if count else -math.inf
+
+    def leaving(self, count: int) -> list[int]:
+        """Return how many of the `count` lowest scores are in each matrix.
+
+        Of those at the threshold itself, the ones in earlier matrices leave first.
+        """
+        threshold = self.threshold(count)
+        leaving = [int(np.count_nonzero(own < threshold)) for own in self.scores]
+        rest = count - sum(leaving)
+        for n, own in enumerate(self.scores):
+            equal = min(rest, int(np.count_nonzero(own == threshold))) if rest else 0
+            leaving[n] += equal
+            rest -= equal
+        return leaving
+
+    def saved(self, count: int) -> float:
+        """Return what the weights with the `count` lowest scores cost."""
+        return sum(map(lambda n, cost: n * cost, self.leaving(count), self.costs))
+
+
+def _make_pools(
+    axes: Sequence[Axis], scores: Sequence[Tensor], budget: Budget, scope: str
+) -> list[_Pool]:
+    layers = {term.dims[0][0]: term.cost for term in budget.terms if term.dims}
+    members: dict[str, list[int]] = {}
+    for n, axis in enumerate(axes):
+        name = {"axis": axis.name, "kind": axis.kind, "model": "model"}[scope]
+        members.setdefault(name, []).append(n)
+    pools = []
+    for name, numbers in members.items():
+        own = tuple(scores[n].numpy() for n in numbers)
+        ordered = np.concatenate(own)
+        ordered.sort()
+        chosen = tuple(axes[n] for n in numbers)
+        costs = tuple(
+            layers.get(axis.name, 0) / axis.size if budget.by == "macs" else 1 for axis in chosen
+        )
+        pools.append(_Pool(name, chosen, own, costs, ordered))
+    return pools
+
+
+def _removed(pools: Sequence[_Pool], budget: Budget) -> int:
+    """Return how many weights have to leave in all."""
+    sizes = [pool.ordered.size for pool in pools]
+    target = budget.ratio * budget.total
+    most = sum(pool.saved(pool.ordered.size) for pool in pools)
+    if target > most * (1 + 1e-9):
+        raise BudgetError(
+            f"A ratio of {budget.ratio:g} by {budget.by} is out of reach: all the weights that may "
+            f"become zero are {math.floor(1000 * most / budget.total) / 1000:.3f} of the whole "
+            "model; lower the ratio, or let more kinds of weights in."
+        )
+
+    def saved(total: int) -> float:
+        return sum(map(_Pool.saved, pools, shares(total, sizes)))
+
+    count = _nearest(saved, target, sum(sizes)) if budget.by == "macs" else round(target)
+    if count == 0:
+        raise BudgetError(
+            f"A ratio of {budget.ratio:g} by {budget.by} is less than half a weight; raise it."
+        )
+    return count
+
+
+def _nearest(saved: Callable[[int], float], target: float, high: int) -> int:
+    """Return the count that saves what is nearest to the target, by bisection."""
+    low = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if saved(middle) <= target else (low, middle)
+    return high if saved(high) - target < target - saved(low) else low
+
+
+def _kept(scores: Scores, threshold: float, leaves: int) -> NDArray[np.bool_]:
+    """Return which weights of a matrix stay; of those at the threshold the first leave."""
+    kept = scores > threshold
+    equal = np.flatnonzero(scores == threshold)
+    below = kept.size - int(np.count_nonzero(kept)) - equal.size
+    kept[equal[leaves - below :]] = True
+    return kept

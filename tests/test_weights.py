@@ -1,0 +1,561 @@
+"""Single weights: masks that are exact, that survive, and that are the paper's."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import replace
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import references
+import torch
+from conftest import FAMILIES, TOYS, adapter_of, toy, traced
+from safetensors.torch import load_file, save_file
+from test_cli import refused
+
+import prunekit
+import prunekit.data
+from prunekit import Criterion, prune
+from prunekit.artifact import MASKS, PLAN, WEIGHTS, masks_of, read_report
+from prunekit.axis import AUX, matrix_axis
+from prunekit.calibrate import gather
+from prunekit.cli import main
+from prunekit.criteria import CRITERIA
+from prunekit.errors import ArtifactError, BudgetError, CriterionError, ParityError
+from prunekit.maskfile import pack, read_masks, unpack
+from prunekit.masking import verify_masks, zeroed
+from prunekit.masks import MaskPlan, make_masks, shares
+from prunekit.matrices import weight_axes
+from prunekit.measure import stats
+from prunekit.plan import Budget
+from prunekit.zoo import build, names
+
+AT_WEIGHT_LEVEL = ["random", "magnitude", "lamp", "dimap", "taylor", "fisher", "wanda"]
+
+
+def axes_of(name: str):
+    return weight_axes(traced(name)[0], adapter_of(name))
+
+
+@cache
+def informed(name: str, need: str):
+    model, images, _ = traced(name)
+    return gather(need, model, axes_of(name), [(images, torch.tensor([0, 3]))])
+
+
+def matrices(*shapes, roles="m", value=None):
+    """Make axes of matrices called w0, w1, ...; all of one value, or random."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        matrix_axis(
+            f"w{n}",
+            roles[n % len(roles)],
+            torch.randn(shape, generator=generator) if value is None else torch.full(shape, value),
+        )
+        for n, shape in enumerate(shapes)
+    ]
+
+
+def planned(axes, scores, fraction, scope="kind") -> MaskPlan:
+    budget = Budget(fraction, "slices", float(sum(axis.size for axis in axes)))
+    return make_masks(axes, scores, budget, scope=scope)
+
+
+def zeros(mask) -> int:
+    return int((~mask).sum())
+
+
+# --- choosing --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["axis", "kind", "model"])
+@pytest.mark.parametrize("fraction", [0.01, 0.35, 0.5, 0.999])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_count_is_met_exactly_even_if_all_scores_are_equal(scope, fraction, tied):
+    axes = matrices((7, 5), (3, 11), (8, 8), (2, 2), roles="ab")
+    scores = [torch.ones(axis.size) if tied else axis.members[0].weight.flatten() for axis in axes]
+    plan = planned(axes, scores, fraction, scope)
+    total = sum(axis.size for axis in axes)
+    assert sum(map(zeros, plan.kept.values())) == round(fraction * total)
+    pools = {"axis": [[0], [1], [2], [3]], "kind": [[0, 2], [1, 3]], "model": [[0, 1, 2, 3]]}
+    for members in pools[scope]:
+        size = sum(axes[n].size for n in members)
+        gone = sum(zeros(plan.kept[f"w{n}"]) for n in members)
+        assert abs(gone - fraction * size) < 1
+
+
+def test_of_equal_scores_the_first_leave_first():
+    axes = matrices((2, 3), (2, 2))
+    plan = planned(axes, [torch.ones(6), torch.ones(4)], 0.7)
+    assert plan.kept["w0"].sum() == 0
+    assert plan.kept["w1"].tolist() == [[False, True], [True, True]]
+    plan = planned(axes, [torch.tensor([1.0, 0, 1, 0, 1, 1]), torch.tensor([2.0, 1, 1, 2])], 0.5)
+    assert plan.kept["w0"].tolist() == [[False, False, False], [False, False, True]]
+    assert plan.kept["w1"].all()
+
+
+@pytest.mark.parametrize("scope", ["axis", "kind", "model"])
+def test_no_weight_that_leaves_its_pool_scores_higher_than_one_that_stays(scope):
+    axes = matrices((20, 30), (40, 10), (15, 15), roles="ab")
+    scores = [torch.rand(axis.size) for axis in axes]
+    plan = planned(axes, scores, 0.4, scope)
+    pools = {"axis": [[0], [1], [2]], "kind": [[0, 2], [1]], "model": [[0, 1, 2]]}[scope]
+    for members, threshold in zip(pools, plan.thresholds.values(), strict=True):
+        masks = torch.cat([plan.kept[f"w{n}"].flatten() for n in members])
+        own = torch.cat([scores[n] for n in members])
+        assert own[~masks].max() == threshold
+        assert own[masks].min() > threshold
+
+
+@pytest.mark.parametrize("total", range(21))
+def test_shares_add_up_and_are_within_one_of_their_part(total):
+    sizes = [7, 7, 1, 5]
+    counts = shares(total, sizes)
+    assert sum(counts) == total
+    assert all(abs(c - total * s / 20) < 1 for c, s in zip(counts, sizes, strict=True))
+
+
+# --- the criteria at this level --------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dimap_is_equation_10_with_one_threshold_for_each_module(family):
+    axes = axes_of(family)
+    plan = planned(axes, CRITERIA.get("dimap")(axes), 0.35)
+    pools = {}
+    for axis in axes:
+        pools.setdefault(axis.kind, []).append(axis)
+    assert set(plan.thresholds) == set(pools)
+    for own in pools.values():
+        scores = np.concatenate([equation_10(axis.members[0].weight.numpy()) for axis in own])
+        kept = np.concatenate([plan.kept[axis.name].flatten() for axis in own])
+        # float32 may swap neighbours whose scores agree in seven digits
+        assert scores[~kept].max() <= scores[kept].min() * (1 + 1e-5)
+        assert abs((~kept).sum() - 0.35 * kept.size) < 1
+    assert len(set(plan.thresholds.values())) == len(pools)
+
+
+def equation_10(weight: np.ndarray) -> np.ndarray:
+    """He and Zhou 2024, Eq. 10, over one matrix."""
+    s = weight.astype(np.float64).ravel() ** 2
+    descending = np.argsort(-s, kind="stable")
+    scores = np.empty_like(s)
+    scores[descending] = s[descending] / np.cumsum(s[descending])
+    return scores
+
+
+def test_the_reference_is_the_slow_one():
+    weight = np.random.default_rng(0).normal(size=(4, 6))
+    np.testing.assert_allclose(equation_10(weight), references.eq10(weight.ravel() ** 2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lamp_scores_weights_as_dimap_does_and_differs_in_where_they_compete(family):
+    axes = axes_of(family)
+    lamp, dimap = CRITERIA.get("lamp"), CRITERIA.get("dimap")
+    for one, other in zip(lamp(axes), dimap(axes), strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.dtype == torch.float32
+    assert (lamp.scope, dimap.scope) == ("model", "kind")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wanda_is_the_weight_times_the_size_of_its_input(family):
+    model, images, _ = traced(family)
+    raw = references.activations(model, images)
+    axes = informed(family, "activations")
+    for axis, score in zip(axes, CRITERIA.get("wanda")(axes), strict=True):
+        member = axis.members[0]
+        expected = np.abs(member.weight.numpy()) * references.met(member, raw)
+        np.testing.assert_allclose(score, expected.ravel(), 1e-5, err_msg=axis.name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_taylor_and_fisher_are_products_weight_by_weight(family):
+    for axis, score in pairs(family, "taylor", "gradients"):
+        member = axis.members[0]
+        np.testing.assert_allclose(score, (member.weight * member.grad).abs().flatten())
+    for axis, score in pairs(family, "fisher", "squared_gradients"):
+        member = axis.members[0]
+        expected = member.weight.square() * member.grad_square / 2
+        np.testing.assert_allclose(score, expected.flatten(), 1e-6)
+        assert score.max() > 0
+
+
+def pairs(family, criterion, need):
+    axes = informed(family, need)
+    return zip(axes, CRITERIA.get(criterion)(axes), strict=True)
+
+
+def test_magnitude_is_the_absolute_weight():
+    axes = axes_of("vit")
+    for p in (1, 2):
+        for axis, score in zip(axes, CRITERIA.get("magnitude").configure(p=p)(axes), strict=True):
+            torch.testing.assert_close(score, axis.members[0].weight.abs().flatten())
+
+
+def test_those_that_make_sense_at_this_level_say_so():
+    said = [name for name in CRITERIA.names() if CRITERIA.get(name).weight_level]
+    assert said == AT_WEIGHT_LEVEL
+
+
+# --- what becomes of a model -----------------------------------------------------------
+
+
+def masked(name, criterion="magnitude", ratio=0.3, **options):
+    model, images = toy(name)
+    return model, prune(
+        model, criterion, ratio, granularity="weight", example_input=images, **options
+    )
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_every_toy_loses_single_weights_of_its_matrices_and_nothing_else(name):
+    model, result = masked(name)
+    total, gone, after = 0, 0, result.model.state_dict()
+    roles = {n: adapter_of(name).role(n) for n, p in model.named_parameters() if p.dim() > 1}
+    for key, before in model.state_dict().items():
+        total += before.numel() if key in dict(model.named_parameters()) else 0
+        changed = after[key] != before
+        assert not changed.any() or roles[key] != AUX, key
+        gone += int(changed.sum())
+        assert not after[key][changed].any()
+    assert gone == round(0.3 * total)
+    assert result.got == pytest.approx(0.3, abs=1 / total)
+    assert result.parity is None
+    (done,) = result.rounds
+    assert done.masking.zeros == gone
+    assert done.masking.same == sum(t.numel() for t in model.state_dict().values()) - gone
+    assert not {p.data_ptr() for p in model.parameters()} & {
+        p.data_ptr() for p in result.model.parameters()
+    }
+
+
+def test_the_zeros_are_positive():
+    _, result = masked("swin")
+    for name, mask in result.masks.kept.items():
+        assert not torch.signbit(result.model.get_parameter(name)[~mask]).any()
+
+
+@pytest.mark.parametrize("scope", ["axis", "kind", "model"])
+def test_the_scope_says_which_densities_are_equal(scope):
+    _, result = masked("swin", scope=scope)
+    layers = result.sparsity.layers.values()
+    by_layer = {round(layer.nonzero / layer.weights, 2) for layer in layers}
+    by_kind = {kind: density([one for one in layers if one.kind == kind]) for kind in KINDS}
+    assert (len(by_layer) == 1) == (scope == "axis")
+    assert (len(set(by_kind.values())) == 1) == (scope != "model")
+    assert (
+        list(result.sparsity.thresholds)
+        == {
+            "axis": list(result.masks.kept),
+            "kind": KINDS,
+            "model": ["model"],
+        }[scope]
+    )
+
+
+KINDS = ["qkv", "proj", "mlp"]
+
+
+def density(layers):
+    return round(sum(one.nonzero for one in layers) / sum(one.weights for one in layers), 2)
+
+
+@pytest.mark.parametrize("by", ["params", "macs", "slices"])
+@pytest.mark.parametrize("ratio", [0.15, 0.5])
+@pytest.mark.parametrize("arch", names())
+def test_the_budget_is_met_by_an_independent_count(arch, by, ratio):
+    dense = build(arch)
+    result = prune(dense, "dimap", ratio, granularity="weight", by=by)
+    params, before = (sum(map(how, dense.parameters())) for how in (torch.numel, left))
+    after = sum(map(left, result.model.parameters()))
+    weights, zeroed, macs, saved = counted(result.model)
+    removed = {
+        "params": (before - after) / params,
+        "macs": saved / macs,
+        "slices": zeroed / weights,
+    }[by]
+    # One weight's MACs are as many as the positions it is used at.
+    assert removed == pytest.approx(ratio, abs=1e-4 if by == "macs" else 1 / weights)
+    assert result.got == pytest.approx(removed, abs=1e-6)
+    found = result.sparsity
+    assert (found.nonzero, found.nonzero_before, found.params) == (after, before, params)
+    assert (found.weights, found.macs) == (weights, macs)
+    assert found.implied_macs == pytest.approx(macs - saved, abs=50)
+
+
+def left(parameter) -> int:
+    return int((parameter != 0).sum())
+
+
+def counted(model):
+    """Count by hand, with hooks: prunable weights, zeros in them, all MACs, and those of zeros."""
+    example, found = torch.zeros(1, *model.pretrained_cfg["input_size"]), []
+
+    def look(layer, inputs, output, name):
+        if {"attn", "mlp", "conv_dw"} & set(name.split(".")):
+            gone = int((layer.weight == 0).sum())
+            found.append((layer.weight.numel(), gone, gone * output.numel() // len(layer.weight)))
+
+    handles = [
+        layer.register_forward_hook(partial(look, name=name))
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    with torch.no_grad():
+        model(example)
+    for handle in handles:
+        handle.remove()
+    weights, gone, saved = map(sum, zip(*found, strict=True))
+    return weights, gone, stats(model, example).macs, saved
+
+
+def test_roles_and_patterns_choose_matrices():
+    _, result = masked("swin", ratio=0.1, axes=("mlp",), exclude=("*.fc2.weight",))
+    assert result.recipe["axes"] == ["mlp"]
+    assert result.masks.kept
+    assert all(name.endswith("fc1.weight") for name in result.masks.kept)
+    assert masked("swin")[1].recipe["axes"] == KINDS
+    assert masked("convnext")[1].recipe["axes"] == ["conv", "mlp"]
+
+
+@pytest.mark.parametrize("name", AT_WEIGHT_LEVEL)
+def test_every_such_criterion_runs_end_to_end_and_repeats(name):
+    options = {"granularity": "weight", "data": "fashion-mnist-mini", "calibration": 8}
+    first, second = (prune("vit_micro", name, 0.4, **options) for _ in range(2))
+    for mask, same in zip(first.masks.kept.values(), second.masks.kept.values(), strict=True):
+        assert torch.equal(mask, same)
+    assert first.got == pytest.approx(0.4, abs=1e-5)
+
+
+def test_the_proof_finds_a_zero_that_is_not_and_a_weight_that_moved():
+    model, result = masked("vit")
+    kept = result.masks.kept
+    name, mask = next(iter(kept.items()))
+    for where in (~mask, mask):
+        small = zeroed(model, kept)
+        with torch.no_grad():
+            small.get_parameter(name)[where] += 1e-20
+        if where is mask:  # too little to change most weights, so by a bit
+            with torch.no_grad():
+                at = where.nonzero()[0].tolist()
+                weight = small.get_parameter(name)
+                weight[at[0], at[1]] = torch.nextafter(
+                    weight[at[0], at[1]], torch.tensor(torch.inf)
+                )
+        with pytest.raises(ParityError, match=name):
+            verify_masks(model, small, kept)
+    small = zeroed(model, kept)
+    with torch.no_grad():
+        small.head.bias[0] += 1
+    with pytest.raises(ParityError, match=r"'head\.bias'"):
+        verify_masks(model, small, kept)
+
+
+def test_half_precision_and_models_with_zeros_are_masked_too():
+    model, images = toy("vit")
+    with torch.no_grad():
+        model.blocks[0].mlp.fc1.weight[:3] = 0
+    result = prune(
+        model.bfloat16(), "dimap", 0.3, granularity="weight", example_input=images.bfloat16()
+    )
+    assert not result.masks.kept["blocks.0.mlp.fc1.weight"][:3].any()
+    assert result.got == pytest.approx(0.3, abs=1e-4)
+    assert result.sparsity.nonzero_before == result.sparsity.params - 96
+
+
+# --- what is saved ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    result = prune("vit_micro", "dimap", 0.4, granularity="weight")
+    directory = tmp_path_factory.mktemp("weights") / "saved"
+    result.save(directory)
+    return result, directory
+
+
+def test_masks_and_weights_survive_saving_bit_for_bit(saved):
+    result, directory = saved
+    model = prunekit.load(directory)
+    assert type(model) is type(result.model)
+    for name, tensor in result.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name].view(torch.uint8), tensor.view(torch.uint8))
+    kept = masks_of(directory, model)
+    assert kept.keys() == result.masks.kept.keys()
+    assert all(torch.equal(kept[name], mask) for name, mask in result.masks.kept.items())
+
+
+def test_a_mask_takes_a_bit_a_weight(saved):
+    result, directory = saved
+    assert (directory / MASKS).stat().st_size < result.sparsity.weights / 8 + 10_000
+    odd = torch.rand(3, 5) > 0.5
+    assert torch.equal(unpack(pack(odd), odd.shape), odd)
+
+
+def copied(directory, tmp_path):
+    import shutil
+
+    return shutil.copytree(directory, tmp_path / "copy")
+
+
+def test_altered_or_missing_masks_are_refused(saved, tmp_path):
+    copy = copied(saved[1], tmp_path)
+    data = bytearray((copy / MASKS).read_bytes())
+    data[-1] ^= 1
+    (copy / MASKS).write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"masks\.safetensors is not what was saved"):
+        prunekit.load(copy)
+    (copy / MASKS).unlink()
+    with pytest.raises(ArtifactError, match=r"masks\.safetensors is missing"):
+        prunekit.load(copy)
+
+
+def test_masks_that_do_not_fit_the_model_are_refused(saved, tmp_path):
+    result, directory = saved
+    good = load_file(directory / MASKS)
+    name = next(iter(good))
+    cases = {
+        "the model lacks": {**good, "nowhere.weight": good[name].clone()},
+        "expected a bit for each": {**good, name: good[name][:-1]},
+        "are not zero, although": {**good, name: torch.zeros_like(good[name])},
+    }
+    for said, masks in cases.items():
+        save_file(masks, tmp_path / "masks")
+        with pytest.raises(ArtifactError, match=said):
+            read_masks(tmp_path / "masks", result.model)
+    (tmp_path / "masks").write_bytes(b"none")
+    with pytest.raises(ArtifactError, match="is corrupt"):
+        read_masks(tmp_path / "masks", result.model)
+
+
+def test_an_artifact_of_slices_has_no_masks(tmp_path):
+    prune("vit_micro", "magnitude", 0.5).save(tmp_path / "saved")
+    assert not (tmp_path / "saved" / MASKS).exists()
+    assert "masks_sha256" not in json.loads((tmp_path / "saved" / PLAN).read_text())
+    assert masks_of(tmp_path / "saved", prunekit.load(tmp_path / "saved")) == {}
+
+
+def test_masks_replace_slices_in_a_directory_and_the_other_way_round(saved, tmp_path):
+    target = tmp_path / "saved"
+    small = prune("vit_micro", "magnitude", 0.5)
+    for result in (small, saved[0], small):
+        result.save(target)
+        assert (target / MASKS).exists() == (result.masks is not None)
+        prunekit.load(target)
+
+
+# --- the command line ------------------------------------------------------------------
+
+RUN = ["run", "--arch", "vit_micro", "--granularity", "weight"]
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    read = prunekit.data._idx
+    monkeypatch.setattr(prunekit.data, "_idx", lambda root, stem: read(root, stem)[:500])
+
+
+def test_run_show_and_eval_tell_of_zeros(few_images, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert main([*RUN, "--ratio", "0.3", "--out", out]) == 0
+    printed = capsys.readouterr().out
+    for expected in (
+        "non-zero params",
+        "implied MACs",
+        "granularity weight, scope kind, axes qkv+proj+mlp",
+        "kept of each matrix",
+        "blocks.9.attn.qkv ",
+        "asked -30.00%, got -30.00%",
+        "weights are zero, and",
+        "Dense kernels multiply zeros as well",
+    ):
+        assert expected in printed
+    lines = [line.rstrip() for line in printed.splitlines()]
+    assert all(len(line) <= 80 for line in lines if not line.startswith("saved"))
+    assert main(["show", out]) == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == lines[:-1]
+    assert main(["eval", out, "--json"]) == 0
+    report = read_report(tmp_path / "out")
+    assert json.loads(capsys.readouterr().out)["top1"] == report["after"]["top1"]
+    found = report["sparsity"]
+    assert found["weights"] == sum(layer["weights"] for layer in found["layers"].values())
+    assert found["nonzero"] == sum(
+        int(t.count_nonzero()) for t in load_file(tmp_path / "out" / WEIGHTS).values()
+    )
+    assert "latency" in found["note"]
+    assert (report["recipe"]["granularity"], report["recipe"]["floor"]) == ("weight", None)
+
+
+REFUSED = {
+    "typo": (["--granularity", "wieght"], "Did you mean 'weight'"),
+    "criterion": (["--criterion", "fpgm"], "does not say that it can score single weights"),
+    "flap": (["--criterion", "flap"], "weight_level=True"),
+    "repair": (["--repair", "lstsq"], "leave the repair out"),
+    "steps": (["--steps", "2"], "leave the steps out"),
+    "floor": (["--floor", "0.2"], "leave the floor out"),
+    "multiple": (["--multiple", "4"], "leave the multiple out"),
+    "role": (["--axes", "qvk"], "Did you mean 'qkv'"),
+    "slice-kind": (["--axes", "head"], "Known: mlp, proj, qkv"),
+    "include": (["--include", "nothing"], "matches no weight matrix"),
+    "exclude": (["--exclude", "*"], "no weight matrix to mask"),
+    "unreachable": (["--ratio", "0.99"], "are 0.9"),
+    "unreachable-macs": (["--ratio", "0.99", "--by", "macs"], "are 0."),
+    "tiny": (["--ratio", "1e-7"], "less than half a weight"),
+    "ratio": (["--ratio", "1"], "between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_says_nothing_about_single_weights_is_one_sentence(case, capsys, tmp_path):
+    arguments, expected = REFUSED[case]
+    said = refused(capsys, *RUN, "--out", tmp_path / "out", *arguments)
+    assert expected in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_largest_ratio_that_is_named_can_be_had():
+    with pytest.raises(BudgetError, match=r"are (0\.\d+) of") as error:
+        prune("vit_micro", "magnitude", 0.999, granularity="weight")
+    most = float(str(error.value).partition(" are ")[2].partition(" of")[0])
+    result = prune("vit_micro", "magnitude", most, granularity="weight")
+    assert result.got == pytest.approx(most, abs=1e-5)
+    with pytest.raises(BudgetError, match="out of reach"):
+        prune("vit_micro", "magnitude", most + 0.001, granularity="weight")
+
+
+def test_what_slices_default_to_is_what_masks_let_pass():
+    from prunekit.masking import FLOOR, MULTIPLE
+
+    defaults = inspect.signature(prune).parameters
+    assert (defaults["floor"].default, defaults["multiple"].default) == (FLOOR, MULTIPLE)
+
+
+def test_a_criterion_of_ones_own_scores_single_weights_if_it_says_so():
+    def l1(axes):
+        return [axis.reduce(lambda m: m.weight.abs()) for axis in axes]
+
+    with pytest.raises(CriterionError, match="'l1' does not say"):
+        prune("vit_micro", Criterion("l1", l1), granularity="weight")
+    own = prune("vit_micro", Criterion("l1", l1, weight_level=True), granularity="weight")
+    theirs = prune("vit_micro", "magnitude:p=1", granularity="weight", scope="axis")
+    for mask, same in zip(own.masks.kept.values(), theirs.masks.kept.values(), strict=True):
+        assert torch.equal(mask, same)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_scores_that_are_not_finite_are_refused(value):
+    def broken(axes):
+        return [torch.full((axis.size,), value, dtype=torch.float64) for axis in axes]
+
+    with pytest.raises(CriterionError, match=r"qkv\.weight.*NaN or infinite"):
+        prune("vit_micro", Criterion("broken", broken, weight_level=True), granularity="weight")
+
+
+def test_a_member_without_statistics_says_so():
+    axes = axes_of("vit")
+    assert all(axis.of_weights for axis in axes)
+    assert replace(axes[0].members[0], grad=None).index.numel() == 0
