@@ -61,14 +61,15 @@ def make_masks(
         BudgetError: All weights together are less than the ratio, or the ratio is less than one.
     """
     pools = _make_pools(axes, scores, budget, scope)
-    counts = shares(_removed(pools, budget), [pool.ordered.size for pool in pools])
+    counts = shares(_removed(pools, budget), [pool.size for pool in pools])
     kept, thresholds = {}, {}
     for pool, count in zip(pools, counts, strict=True):
-        for axis, own, leaves in zip(pool.axes, pool.scores, pool.leaving(count), strict=True):
-            mask = _kept(own, pool.threshold(count), leaves)
-            kept[axis.name] = torch.from_numpy(mask).view(axis.members[0].weight.shape)
+        threshold, leaving = pool.split(count)
+        for axis, own, leaves in zip(pool.axes, pool.scores, leaving, strict=True):
+            mask = torch.from_numpy(_kept(own, threshold, leaves))
+            kept[axis.name] = mask.view(axis.members[0].weight.shape)
         if count:
-            thresholds[pool.name] = pool.threshold(count)
+            thresholds[pool.name] = threshold
     return MaskPlan(
         {axis.name: kept[axis.name] for axis in axes},
         {axis.name: axis.kind for axis in axes},
@@ -117,36 +118,45 @@ class _Pool:
         name: Of the axis, the kind, or `model`.
         axes, scores: The matrices, and the scores of their weights.
         costs: What one weight of each matrix costs.
-        ordered: All scores of the pool, ascending.
     """
 
     name: str
     axes: tuple[Axis, ...]
     scores: tuple[Scores, ...]
     costs: tuple[float, ...]
-    ordered: Scores
 
-    def threshold(self, count: int) -> float:
-        """Return the highest of the `count` lowest scores."""
-        return float(self.ordered[count - 1]) if count else -math.inf
+    @property
+    def size(self) -> int:
+        """How many weights there are."""
+        return sum(own.size for own in self.scores)
 
-    def leaving(self, count: int) -> list[int]:
-        """Return how many of the `count` lowest scores are in each matrix.
+    @property
+    def whole(self) -> float:
+        """What all of them cost."""
+        return sum(own.size * cost for own, cost in zip(self.scores, self.costs, strict=True))
 
-        Of those at the threshold itself, the ones in earlier matrices leave first.
+    def split(self, count: int) -> tuple[float, list[int]]:
+        """Return the highest of the `count` lowest scores, and how many leave each matrix.
+
+        Of those that have that very score, the ones in earlier matrices leave first.
         """
-        threshold = self.threshold(count)
+        if count == 0:
+            return -math.inf, [0] * len(self.scores)
+        together = np.concatenate(self.scores)
+        together.partition(count - 1)
+        threshold = together[count - 1]
         leaving = [int(np.count_nonzero(own < threshold)) for own in self.scores]
         rest = count - sum(leaving)
         for n, own in enumerate(self.scores):
-            equal = min(rest, int(np.count_nonzero(own == threshold))) if rest else 0
+            equal = min(rest, int(np.count_nonzero(own == threshold)))
             leaving[n] += equal
             rest -= equal
-        return leaving
+        return float(threshold), leaving
 
     def saved(self, count: int) -> float:
         """Return what the weights with the `count` lowest scores cost."""
-        return sum(map(lambda n, cost: n * cost, self.leaving(count), self.costs))
+        _, leaving = self.split(count)
+        return sum(n * cost for n, cost in zip(leaving, self.costs, strict=True))
 
 
 def _make_pools(
@@ -157,24 +167,22 @@ def _make_pools(
     for n, axis in enumerate(axes):
         name = {"axis": axis.name, "kind": axis.kind, "model": "model"}[scope]
         members.setdefault(name, []).append(n)
-    pools = []
-    for name, numbers in members.items():
-        own = tuple(scores[n].numpy() for n in numbers)
-        ordered = np.concatenate(own)
-        ordered.sort()
-        chosen = tuple(axes[n] for n in numbers)
-        costs = tuple(
-            layers.get(axis.name, 0) / axis.size if budget.by == "macs" else 1 for axis in chosen
+    costs = [layers.get(a.name, 0) / a.size if budget.by == "macs" else 1.0 for a in axes]
+    return [
+        _Pool(
+            name,
+            tuple(axes[n] for n in own),
+            tuple(scores[n].numpy() for n in own),
+            tuple(costs[n] for n in own),
         )
-        pools.append(_Pool(name, chosen, own, costs, ordered))
-    return pools
+        for name, own in members.items()
+    ]
 
 
 def _removed(pools: Sequence[_Pool], budget: Budget) -> int:
     """Return how many weights have to leave in all."""
-    sizes = [pool.ordered.size for pool in pools]
-    target = budget.ratio * budget.total
-    most = sum(pool.saved(pool.ordered.size) for pool in pools)
+    sizes = [pool.size for pool in pools]
+    target, most = budget.ratio * budget.total, sum(pool.whole for pool in pools)
     if target > most * (1 + 1e-9):
         raise BudgetError(
             f"A ratio of {budget.ratio:g} by {budget.by} is out of reach: all the weights that may "

@@ -15,6 +15,7 @@ from prunekit.axis import AUX, Axis, AxisSpec, Member
 from prunekit.calibrate import gather
 from prunekit.criteria import CRITERIA
 from prunekit.criteria.base import Criterion
+from prunekit.criteria.order import descending
 from prunekit.errors import CriterionError
 
 BUILT_IN = CRITERIA.builtin_names()
@@ -308,3 +309,17 @@ def test_option_text_is_read_as_the_default_s_type(name, option, text, value):
 def test_unreadable_option_text_is_refused(name, option, text):
     with pytest.raises(CriterionError, match=f"{option!r} of criterion {name!r} got {text!r}"):
         CRITERIA.get(name).parse(option, text)
+
+
+# --- the order -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_order_is_that_of_a_stable_sort(dtype):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(5000, generator=generator, dtype=dtype)
+    values[::3] = values[0]  # ties
+    values[1:90:7], values[2:90:7] = 0.0, -0.0
+    values[5], values[6], values[7] = torch.inf, 1e-45, -torch.inf
+    assert torch.equal(descending(values), values.argsort(descending=True, stable=True))
+    assert descending(values[:0]).tolist() == []

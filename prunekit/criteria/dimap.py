@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..axis import Axis
 from .base import criterion
+from .order import descending
 
 
 @criterion("dimap", scope="kind", weight_level=True)
@@ -48,8 +49,7 @@ def distortion(energies: Tensor) -> Tensor:
     """
     tiny = torch.finfo(energies.dtype).tiny
     share = energies / energies.sum(1, keepdim=True).clamp(min=tiny)  # (layers, size)
-    order = share.sum(0).argsort(descending=True, stable=True)
-    ordered = energies[:, order]
-    score = torch.empty_like(energies[0])
-    score[order] = (ordered / ordered.cumsum(1).clamp(min=tiny)).mean(0)
-    return score
+    order = descending(share.sum(0))
+    ordered = energies.index_select(1, order)
+    score = (ordered / ordered.cumsum(1).clamp_(min=tiny)).mean(0)
+    return torch.empty_like(score).scatter_(0, order, score)

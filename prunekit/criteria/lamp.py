@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..axis import Axis
 from .base import criterion
+from .order import descending
 
 
 @criterion("lamp", scope="model", weight_level=True)
@@ -33,8 +34,8 @@ def relative(energy: Tensor) -> Tensor:
         >>> relative(torch.tensor([1.0, 3.0, 4.0]))
         tensor([0.1250, 0.4286, 1.0000])
     """
-    ordered, order = energy.sort(descending=True, stable=True)
+    order = descending(energy)
+    ordered = energy.index_select(0, order)
     held = ordered.cumsum(0)
-    score = torch.empty_like(energy)
-    score[order] = torch.where(held > 0, ordered / held.clamp(min=torch.finfo(held.dtype).tiny), 0)
-    return score
+    score = torch.where(held > 0, ordered / held.clamp(min=torch.finfo(held.dtype).tiny), 0)
+    return torch.empty_like(score).scatter_(0, order, score)
