@@ -75,8 +75,9 @@ def prune(
         model: An architecture name, or a model of your own; that one is never modified.
         criterion: A registered name, with options such as "magnitude:p=1", or a Criterion.
         ratio: The fraction of the whole model to remove, in (0, 1); half of it unless given.
-        granularity: What leaves: a whole `slice`, which makes the model smaller, or a single
-            `weight`, which becomes zero in a model of the same shape.
+        granularity: What leaves: a whole `slice`, which makes the model smaller; or a single
+            `weight`, which becomes zero in a model of the same shape; or, as `n:m` such as
+            `2:4`, all but the n best of every m consecutive inputs, whatever the ratio.
         by: What the ratio counts: `params`, `macs`, or `slices` of the chosen axes. Of single
             weights, those are all that become zero, all MACs that these imply, and the weights
             of the chosen matrices.
@@ -116,11 +117,11 @@ def prune(
     chosen = configure(criterion, seed)
     mending = configured(REPAIRS, repair)
     level = Granularity.parse(granularity)
+    if level.masks:
+        check_applies(level, chosen, mending, ratio, scope, steps, floor, multiple)
     ratio = DEFAULT_RATIO if ratio is None else ratio
     by = _precheck(ratio, by, scope, calibration)
     targets = ratios(ratio, steps, schedule)
-    if level.masks:
-        check_applies(level, chosen, mending, steps, floor, multiple)
     if finetune is not None:
         check_installed()
     informed = chosen.needs != "nothing" or mending.needs != "nothing"
@@ -146,7 +147,7 @@ def prune(
         seed=seed,
     )
     if level.masks:
-        outcome = _masked(subject, ratio, choices, watch, on_epoch)
+        outcome = _masked(subject, ratio, level, choices, watch, on_epoch)
     else:
         outcome = _cut(subject, targets, choices, watch, shared, on_epoch)
     small = outcome.model
@@ -163,13 +164,13 @@ def prune(
         "criterion": chosen.name,
         "options": dict(chosen.options),
         "granularity": level.text,
-        "scope": choices.scope,
+        "scope": None if level.pattern else choices.scope,
         "repair": mending.name,
         "repair_options": dict(mending.options),
         "axes": list(choices.kinds) or list(dict.fromkeys(outcome.kinds.values())),
         "include": list(include),
         "exclude": list(exclude),
-        "ratio": ratio,
+        "ratio": None if level.pattern else ratio,
         "by": by,
         "floor": None if level.masks else floor,
         "multiple": None if level.masks else multiple,
@@ -189,7 +190,7 @@ def prune(
         outcome.rounds,
         recipe,
         watch.seconds,
-        warnings=subject.warnings,
+        warnings=(*subject.warnings, *outcome.warnings),
         architecture=subject.architecture,
         kinds=outcome.kinds,
         scores=outcome.scores,
@@ -211,6 +212,7 @@ class _Outcome:
     scores: Mapping[str, Tensor]
     masks: MaskPlan | None = None
     sparsity: Sparsity | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def _cut(
@@ -234,14 +236,22 @@ def _cut(
 def _masked(
     subject: Subject,
     ratio: float,
+    level: Granularity,
     choices: Choices,
     watch: Watch,
     on_epoch: Callable[[Epoch], None],
 ) -> _Outcome:
     """Make single weights zero; their scores, as many as there are weights, are let go."""
-    done = mask(subject, ratio, choices, watch, on_epoch)
+    done = mask(subject, ratio, level, choices, watch, on_epoch)
     return _Outcome(
-        done.model, done.plan, (done.round,), done.masks.kinds, {}, done.masks, done.sparsity
+        done.model,
+        done.plan,
+        (done.round,),
+        done.masks.kinds,
+        {},
+        done.masks,
+        done.sparsity,
+        done.warnings,
     )
 
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from .axis import Axis
 from .calibrate import gather
-from .criteria.base import Criterion
+from .criteria.base import Criterion, Scope
 from .errors import BudgetError, CriterionError, ParityError, RepairError
 from .granularity import Granularity
-from .masks import MaskPlan, make_masks
-from .matrices import weight_axes
+from .masks import MaskPlan, make_masks, make_pattern
+from .matrices import in_groups, weight_axes
 from .measure import mac_terms
 from .plan import Budget, Plan
 from .repairs.base import Repair
@@ -38,6 +38,7 @@ class Masked:
         masks: Which weights stayed.
         sparsity: What was counted on the model.
         round: The proof that it is what was planned, and how training went.
+        warnings: What may surprise about it.
     """
 
     model: nn.Module
@@ -45,12 +46,15 @@ class Masked:
     masks: MaskPlan
     sparsity: Sparsity
     round: Round
+    warnings: tuple[str, ...]
 
 
 def check_applies(
     level: Granularity,
     criterion: Criterion,
     repair: Repair,
+    ratio: float | None,
+    scope: Scope | None,
     steps: int,
     floor: float,
     multiple: int,
@@ -76,6 +80,18 @@ def check_applies(
             f"Asked for {steps} steps at granularity {level.text!r}, which prunes in one; leave "
             "the steps out, or prune slices."
         )
+    if level.pattern and ratio is not None:
+        n, m = level.pattern
+        raise BudgetError(
+            f"The ratio is {ratio:g}, but granularity {level.text!r} settles how much leaves, "
+            f"{m - n} of every {m} weights; leave the ratio out, or take granularity 'weight'."
+        )
+    if level.pattern and scope is not None:
+        raise BudgetError(
+            f"The scope is {scope!r}, but at granularity {level.text!r} weights compete with the "
+            f"{level.pattern[1]} of their group only; leave the scope out, or take granularity "
+            "'weight'."
+        )
     for name, value, default in (("floor", floor, FLOOR), ("multiple", multiple, MULTIPLE)):
         if value != default:
             raise BudgetError(
@@ -87,6 +103,7 @@ def check_applies(
 def mask(
     subject: Subject,
     ratio: float,
+    level: Granularity,
     choices: Choices,
     watch: Watch,
     on_epoch: Callable[[Epoch], None],
@@ -95,7 +112,8 @@ def mask(
 
     Args:
         subject: The original model; not modified.
-        ratio: The fraction of it that is to become zero.
+        ratio: The fraction of it that is to become zero, unless the level settles that.
+        level: Whether weights compete in pools, or in groups of m.
         choices: All that was chosen.
         watch: Is told what happens.
         on_epoch: Called after every epoch of training.
@@ -107,16 +125,21 @@ def mask(
         axes = weight_axes(
             subject.model, subject.adapter, choices.kinds, choices.include, choices.exclude
         )
+        axes, warnings = in_groups(axes, level.pattern[1]) if level.pattern else (axes, [])
     with watch("score"):
         scores = choices.criterion(_informed(axes, subject, choices))
     with watch("plan"):
-        budget = _budget(axes, subject, ratio, choices)
-        masks = make_masks(axes, scores, budget, scope=choices.scope)
+        masks = _planned(axes, scores, subject, ratio, level, choices)
         del scores  # as large as the model
     with watch("mask"):
         small = zeroed(subject.model, masks.kept).eval()
     with watch("verify"):
-        done = Round(ratio, None, masking=verify_masks(subject.model, small, masks.kept))
+        proof = verify_masks(subject.model, small, masks.kept)
+    with watch("count"):
+        before = nonzero(subject.model)
+        found = _counted(small, masks, subject, before)
+    asked = found.removed(choices.by) if level.pattern else ratio
+    done = Round(asked, None, masking=proof)
     if choices.recipe is not None:
         with watch("train"):
             trained = train_(
@@ -130,13 +153,9 @@ def mask(
                 on_epoch=on_epoch,
             )
             done = replace(done, trained=trained)
-    with watch("count"):
-        before = nonzero(subject.model)
-        found = count(
-            small, masks.kinds, subject.example, masks.granularity, masks.thresholds, before
-        )
-    plan = Plan({}, {}, choices.by, ratio, found.removed(choices.by))
-    return Masked(small, plan, masks, found, done)
+        found = _counted(small, masks, subject, before)  # training may make one more, by chance
+    plan = Plan({}, {}, choices.by, asked, found.removed(choices.by))
+    return Masked(small, plan, masks, found, done, tuple(warnings))
 
 
 def zeroed(model: M, kept: Mapping[str, Tensor]) -> M:
@@ -191,6 +210,24 @@ def _informed(axes: list[Axis], subject: Subject, choices: Choices) -> list[Axis
         return axes
     images = choices.drawn(f"Criterion {choices.criterion.name!r}", SCORING_BATCH)
     return gather(need, subject.model, axes, images)
+
+
+def _planned(
+    axes: Sequence[Axis],
+    scores: Sequence[Tensor],
+    subject: Subject,
+    ratio: float,
+    level: Granularity,
+    choices: Choices,
+) -> MaskPlan:
+    if level.pattern:
+        return make_pattern(axes, scores, *level.pattern)
+    budget = _budget(axes, subject, ratio, choices)
+    return make_masks(axes, scores, budget, scope=choices.scope)
+
+
+def _counted(small: nn.Module, masks: MaskPlan, subject: Subject, before: int) -> Sparsity:
+    return count(small, masks.kinds, subject.example, masks.granularity, masks.thresholds, before)
 
 
 def _budget(axes: Sequence[Axis], subject: Subject, ratio: float, choices: Choices) -> Budget:

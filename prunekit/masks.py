@@ -78,6 +78,24 @@ def make_masks(
     )
 
 
+def make_pattern(axes: Sequence[Axis], scores: Sequence[Tensor], n: int, m: int) -> MaskPlan:
+    """Keep the n best of every m consecutive weights along the input dimension.
+
+    Of equal scores, those that come first leave first.
+
+    Args:
+        axes: Of one `Matrix` each, whose input dimension, dimension 1, m divides.
+        scores: One (size,) score per axis, on CPU; higher means keep.
+        n: How many stay.
+        m: Of how many.
+    """
+    kept = {
+        axis.name: _best(score.view(axis.members[0].weight.shape), n, m)
+        for axis, score in zip(axes, scores, strict=True)
+    }
+    return MaskPlan(kept, {axis.name: axis.kind for axis in axes}, f"{n}:{m}", {})
+
+
 def shares(total: int, sizes: Sequence[int]) -> list[int]:
     """Divide a total among pools in proportion to their sizes, each to within one.
 
@@ -208,6 +226,14 @@ def _nearest(saved: Callable[[int], float], target: float, high: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if saved(middle) <= target else (low, middle)
     return high if saved(high) - target < target - saved(low) else low
+
+
+def _best(scores: Tensor, n: int, m: int) -> Tensor:
+    inputs_last = scores.movedim(1, -1)  # (out, ..., in)
+    groups = inputs_last.reshape(-1, m)
+    leaving = groups.argsort(dim=1, stable=True)[:, : m - n]
+    kept = torch.ones(groups.shape, dtype=torch.bool).scatter_(1, leaving, value=False)
+    return kept.view(inputs_last.shape).movedim(-1, 1).contiguous()
 
 
 def _kept(scores: Scores, threshold: float, leaves: int) -> NDArray[np.bool_]:

@@ -62,6 +62,38 @@ def weight_axes(
     return chosen
 
 
+def in_groups(axes: Sequence[Axis], m: int) -> tuple[list[Axis], list[str]]:
+    """Return the matrices whose inputs come in groups of m, and a warning about any others.
+
+    Layers of one input per output, such as depthwise convolutions, have no groups; they are left
+    out, with the warning.
+
+    Raises:
+        AdapterError: A layer has more inputs than one, and m does not divide them; or no layer
+            is left.
+    """
+    inputs = {axis.name: axis.members[0].weight.shape[1] for axis in axes}
+    for name, count in inputs.items():
+        if count > 1 and count % m:
+            raise AdapterError(
+                f"{name!r} has {count} inputs, which cannot be divided into groups of {m}; leave "
+                f"it out with --exclude {name!r}, or choose another pattern."
+            )
+    fit = [axis for axis in axes if inputs[axis.name] > 1]
+    single = [name for name, count in inputs.items() if count == 1]
+    if not fit:
+        raise AdapterError(
+            f"None of the chosen layers has groups of {m} inputs; those of {single[0]!r} and its "
+            "like have one input only. Choose other kinds with --axes."
+        )
+    if not single:
+        return fit, []
+    return fit, [
+        f"Left out {len(single)} layers of one input per output, such as {single[0]}, where "
+        f"there are no groups of {m}."
+    ]
+
+
 def _all(model: nn.Module, adapter: Adapter) -> list[Axis]:
     own = dict(model.named_parameters())  # a matrix that two layers share has one name here
     names = [f"{n}.weight" for n, layer in model.named_modules() if isinstance(layer, LAYERS)]

@@ -105,9 +105,7 @@ def _facts(report: Report) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", min_width=8)
     table.add_column()
-    table.add_row(
-        "budget", f"{recipe['by']}: asked -{recipe['ratio']:.2%}, got -{report['got']:.2%}"
-    )
+    table.add_row("budget", _budget(report))
     table.add_row(*_proof(report))
     if report.get("sparsity"):
         table.add_row("speed", report["sparsity"]["note"])
@@ -129,7 +127,15 @@ def _facts(report: Report) -> Table:
 
 def _level(recipe: Mapping[str, Any]) -> str:
     level = recipe.get("granularity", "slice")  # which reports did not always say
-    return f"{'' if level == 'slice' else f'granularity {level}, '}scope {recipe['scope']}, "
+    scope = f"scope {recipe['scope']}, " if recipe["scope"] else ""
+    return f"{'' if level == 'slice' else f'granularity {level}, '}{scope}"
+
+
+def _budget(report: Report) -> str:
+    recipe = report["recipe"]
+    if recipe["ratio"] is None:
+        return f"{recipe['by']}: {recipe['granularity']} makes it -{report['got']:.2%}"
+    return f"{recipe['by']}: asked -{recipe['ratio']:.2%}, got -{report['got']:.2%}"
 
 
 def _proof(report: Report) -> tuple[str, str]:

@@ -23,10 +23,10 @@ from prunekit.axis import AUX, matrix_axis
 from prunekit.calibrate import gather
 from prunekit.cli import main
 from prunekit.criteria import CRITERIA
-from prunekit.errors import ArtifactError, BudgetError, CriterionError, ParityError
+from prunekit.errors import AdapterError, ArtifactError, BudgetError, CriterionError, ParityError
 from prunekit.maskfile import pack, read_masks, unpack
 from prunekit.masking import verify_masks, zeroed
-from prunekit.masks import MaskPlan, make_masks, shares
+from prunekit.masks import MaskPlan, make_masks, make_pattern, shares
 from prunekit.matrices import weight_axes
 from prunekit.measure import stats
 from prunekit.plan import Budget
@@ -199,6 +199,85 @@ def test_magnitude_is_the_absolute_weight():
 def test_those_that_make_sense_at_this_level_say_so():
     said = [name for name in CRITERIA.names() if CRITERIA.get(name).weight_level]
     assert said == AT_WEIGHT_LEVEL
+
+
+# --- n of every m ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 2), (2, 4), (1, 4), (3, 4), (4, 8), (1, 64), (63, 64)])
+@pytest.mark.parametrize("shape", [(6, 64), (5, 128), (3, 64, 2, 3)], ids=str)
+def test_every_group_keeps_its_n_best_and_of_equal_ones_the_last(n, m, shape):
+    (axis,) = matrices(shape)
+    tied = torch.randint(0, 3, (axis.size,)).float()
+    for score in (axis.members[0].weight.flatten(), tied):
+        (mask,) = make_pattern([axis], [score], n, m).kept.values()
+        assert mask.shape == shape
+        places = np.moveaxis(score.view(shape).numpy(), 1, -1).reshape(-1, m)
+        stays = np.moveaxis(mask.numpy(), 1, -1).reshape(-1, m)
+        for own, kept in zip(places, stays, strict=True):
+            best = sorted(range(m), key=lambda i: (-own[i], -i))[:n]
+            assert set(np.flatnonzero(kept)) == set(best)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_every_toy_has_two_zeros_among_every_four_inputs(name):
+    model, images = toy(name)
+    result = prune(model, "magnitude", granularity="2:4", example_input=images)
+    assert result.masks.granularity == "2:4"
+    for key in result.masks.kept:
+        weight = result.model.get_parameter(key)
+        groups = weight.movedim(1, -1).reshape(-1, 4)
+        assert ((groups == 0).sum(1) == 2).all()
+    left_out = [key for key, p in model.named_parameters() if p.dim() == 4 and p.shape[1] == 1]
+    assert not set(left_out) & set(result.masks.kept)
+    assert bool(left_out) == any("one input per output" in said for said in result.warnings)
+    gone = sum(mask.numel() for mask in result.masks.kept.values()) / 2
+    assert result.got == gone / sum(p.numel() for p in model.parameters())
+    assert (result.plan.asked, result.plan.kept) == (result.got, {})
+
+
+def test_a_pattern_is_saved_and_loaded_like_single_weights(tmp_path):
+    result = prune("convnext_micro", "wanda", granularity="1:4", calibration=8)
+    result.save(tmp_path / "saved")
+    model = prunekit.load(tmp_path / "saved")
+    assert all(
+        torch.equal(model.get_parameter(name) != 0, mask)
+        for name, mask in masks_of(tmp_path / "saved", model).items()
+    )
+    report = read_report(tmp_path / "saved")
+    assert (report["recipe"]["ratio"], report["recipe"]["scope"]) == (None, None)
+    assert report["recipe"]["axes"] == ["mlp"]
+
+
+PATTERNS = {
+    "ratio": (["2:4", "--ratio", "0.5"], "leave the ratio out"),
+    "scope": (["2:4", "--scope", "kind"], "leave the scope out"),
+    "divide": (["3:7"], "'blocks.0.attn.qkv.weight' has 64 inputs"),
+    "order": (["4:2"], "1 <= n < m <= 64"),
+    "none": (["0:2"], "1 <= n < m <= 64"),
+    "large": (["1:65"], "1 <= n < m <= 64"),
+    "text": (["2:x"], "No granularity is called '2:x'"),
+    "criterion": (["2:4", "--criterion", "vbp"], "single weights"),
+}
+
+
+@pytest.mark.parametrize("case", PATTERNS)
+def test_patterns_that_cannot_be_are_one_sentence(case, capsys):
+    (pattern, *arguments), expected = PATTERNS[case]
+    assert expected in refused(
+        capsys, "run", "--arch", "vit_micro", "--granularity", pattern, *arguments
+    )
+
+
+def test_a_layer_that_does_not_divide_can_be_left_out_as_the_sentence_says():
+    model, images = toy("convnext")  # widths of 8, 12, 16 and 24, and four times that
+    options = {"granularity": "2:8", "example_input": images}
+    with pytest.raises(AdapterError, match="has 12 inputs") as error:
+        prune(model, "magnitude", **options)
+    name = str(error.value).split("'")[1]
+    assert prune(model, "magnitude", exclude=[name], **options).got > 0
+    with pytest.raises(AdapterError, match=r"None of the chosen layers.*--axes"):
+        prune(model, "magnitude", axes=["conv"], **options)
 
 
 # --- what becomes of a model -----------------------------------------------------------

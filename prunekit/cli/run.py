@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--arch", required=True, help="a name of the zoo, an alias, or any timm name")
     add("--criterion", default="dimap", help="name, or name:option=value (default: dimap)")
     add("--ratio", type=float, help="fraction of the whole model to remove (0.5)")
-    add("--granularity", default="slice", help="what leaves: slice or weight (slice)")
+    add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
     add("--by", default="params", help="what it counts: params, macs or slices (params)")
     add("--scope", help="where slices compete: axis, kind or model (the criterion's own)")
     add("--repair", default="none", help="adjusts what stays: none, bias or lstsq (none)")
