@@ -143,9 +143,11 @@ def _proof(report: Report) -> tuple[str, str]:
     parity = report["parity"]
     if parity is None:
         masking = report["rounds"][-1]["masking"]
+        tuned = report["recipe"]["finetune"] or report.get("finetune")
+        trained = "; training kept the zeros" if tuned else ""
         return "masks", (
-            f"hold: {masking['zeros']:,} weights are zero, and {masking['same']:,} other values "
-            "are what they were, bit for bit"
+            f"hold: {masking['zeros']:,} weights became zero and {masking['same']:,} other values "
+            f"stayed as they were, bit for bit{trained}"
         )
     verdict = "holds" if parity["holds"] else "FAILS"
     noise = " (with noise where the weights hide the cut)" if parity["noisy"] else ""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache, partial
 
@@ -11,9 +15,10 @@ import numpy as np
 import pytest
 import references
 import torch
-from conftest import FAMILIES, TOYS, adapter_of, toy, traced
+from conftest import FAMILIES, TOYS, adapter_of, toy, traced, write_digits
 from safetensors.torch import load_file, save_file
 from test_cli import refused
+from test_train import stripes
 
 import prunekit
 import prunekit.data
@@ -23,13 +28,22 @@ from prunekit.axis import AUX, matrix_axis
 from prunekit.calibrate import gather
 from prunekit.cli import main
 from prunekit.criteria import CRITERIA
-from prunekit.errors import AdapterError, ArtifactError, BudgetError, CriterionError, ParityError
+from prunekit.errors import (
+    AdapterError,
+    ArtifactError,
+    BudgetError,
+    CriterionError,
+    ParityError,
+    TrainingError,
+)
 from prunekit.maskfile import pack, read_masks, unpack
 from prunekit.masking import verify_masks, zeroed
 from prunekit.masks import MaskPlan, make_masks, make_pattern, shares
 from prunekit.matrices import weight_axes
 from prunekit.measure import stats
 from prunekit.plan import Budget
+from prunekit.recipes import Recipe
+from prunekit.training import train_
 from prunekit.zoo import build, names
 
 AT_WEIGHT_LEVEL = ["random", "magnitude", "lamp", "dimap", "taylor", "fisher", "wanda"]
@@ -527,6 +541,124 @@ def test_masks_replace_slices_in_a_directory_and_the_other_way_round(saved, tmp_
         prunekit.load(target)
 
 
+# --- fine-tuning -----------------------------------------------------------------------
+
+TRAINED = Recipe(
+    epochs=2, batch_size=16, lr=1e-2, weight_decay=0.1, clip_grad=0.5, crop=0.9, ema_decay=0.5
+)
+
+
+def check_tuned(before, model, kept):
+    """Make sure that zeros are zero, and that of the other weights most have changed."""
+    for name, mask in kept.items():
+        weight = model.get_parameter(name).detach()
+        assert not weight[~mask].any(), name
+    after = torch.cat([model.get_parameter(name)[mask] for name, mask in kept.items()])
+    was = torch.cat([before.get_parameter(name)[mask] for name, mask in kept.items()])
+    assert (after != was).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"optimizer": "momentum", "lr": 0.1},
+        {"optimizer": "lamb", "clip_grad": 0.0},
+        {"ema_decay": 0.0, "accumulate": 2},
+        {"precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_training_changes_weights_but_no_zeros(settings):
+    _, result = masked("vit", ratio=0.5)
+    model, images = copy.deepcopy(result.model), stripes(200)
+    trained = train_(model, images, replace(TRAINED, **settings), masks=result.masks.kept)
+    assert trained.best_epoch > 0
+    check_tuned(result.model, model, result.masks.kept)
+    assert all(not p._backward_hooks for p in model.parameters())
+
+
+def test_without_masks_the_zeros_would_not_stay():
+    _, result = masked("vit", ratio=0.5)
+    model = copy.deepcopy(result.model)
+    train_(model, stripes(200), TRAINED)
+    with pytest.raises(AssertionError, match="qkv"):
+        check_tuned(result.model, model, result.masks.kept)
+
+
+def test_distilling_keeps_zeros_too():
+    dense, result = masked("swin", ratio=0.5)
+    model = copy.deepcopy(result.model)
+    recipe = replace(TRAINED, distill=True, feature_weight=0.5, lr=3e-3, epochs=4)
+    trained = train_(model, stripes(200), recipe, teacher=dense, masks=result.masks.kept)
+    assert trained.learnt_from == ("labels", "logits", "features")
+    check_tuned(result.model, model, result.masks.kept)
+
+
+def test_an_optimizer_that_moves_zeros_is_refused_after_one_update():
+    _, result = masked("vit", ratio=0.5)
+    seen = []
+    with pytest.raises(TrainingError, match=r"'muon' moved [\d,]+ weights of 'blocks\.0.*adamw"):
+        train_(
+            copy.deepcopy(result.model),
+            stripes(200),
+            replace(TRAINED, optimizer="muon", lr=1e-3),
+            masks=result.masks.kept,
+            on_update=seen.append,
+        )
+    assert seen == []
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return str(write_digits(tmp_path_factory.mktemp("weights-digits")))
+
+
+FAST = {"epochs": 3, "batch_size": 8, "lr": 3e-3, "validation": 0.4}
+
+
+@pytest.mark.parametrize("granularity", ["weight", "2:4"])
+def test_a_run_that_trains_keeps_its_zeros(granularity, digits, tmp_path, capsys):
+    (tmp_path / "fast.toml").write_text("batch_size = 16\nlr = 0.01\n")
+    flags = ["--granularity", granularity, "--finetune", "1", "--recipe", tmp_path / "fast.toml"]
+    flags += ["--data", digits, "--distill", "--out", tmp_path / "out"]
+    assert main([*RUN[:3], *map(str, flags)]) == 0
+    assert "training kept the zeros" in " ".join(capsys.readouterr().out.split())
+    report, model = read_report(tmp_path / "out"), prunekit.load(tmp_path / "out")
+    assert report["rounds"][0]["trained"]["learnt_from"] == ["labels", "logits"]
+    check_tuned(build("vit_micro"), model, masks_of(tmp_path / "out", model))
+    assert report["got"] == pytest.approx(report["asked"], abs=1e-5)
+
+
+def test_a_saved_model_is_fine_tuned_with_its_masks(saved, digits, tmp_path):
+    result, directory = saved
+    out = tmp_path / "tuned"
+    prunekit.finetune(directory, out, data=digits, overrides=FAST, device="cpu")
+    assert (out / MASKS).read_bytes() == (directory / MASKS).read_bytes()
+    model = prunekit.load(out)
+    kept = masks_of(out, model)
+    check_tuned(result.model, model, kept)
+    old, new = read_report(directory), read_report(out)
+    assert new["sparsity"]["nonzero"] == sum(int(left(p)) for p in model.parameters())
+    assert new["sparsity"]["implied_macs"] == pytest.approx(old["sparsity"]["implied_macs"], abs=50)
+    assert main(["show", str(out)]) == 0
+    again = tmp_path / "again"
+    prunekit.finetune(out, again, data=digits, overrides=FAST, device="cpu")
+    check_tuned(model, prunekit.load(again), kept)
+
+
+def test_two_processes_keep_the_same_zeros(saved, digits, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", "29641", "-m", "prunekit", "finetune", saved[1]]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in FAST.items()]
+    command += ["--data", digits, "--out", tmp_path / "out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, env=environment)
+    assert read_report(tmp_path / "out")["finetune"]["processes"] == 2
+    model = prunekit.load(tmp_path / "out")
+    check_tuned(saved[0].model, model, masks_of(tmp_path / "out", model))
+
+
 # --- the command line ------------------------------------------------------------------
 
 RUN = ["run", "--arch", "vit_micro", "--granularity", "weight"]
@@ -549,7 +681,7 @@ def test_run_show_and_eval_tell_of_zeros(few_images, tmp_path, capsys):
         "kept of each matrix",
         "blocks.9.attn.qkv ",
         "asked -30.00%, got -30.00%",
-        "weights are zero, and",
+        "weights became zero and",
         "Dense kernels multiply zeros as well",
     ):
         assert expected in printed

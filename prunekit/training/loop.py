@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError, TrainingInterrupted
-from .candidate import validated, weights
+from .candidate import candidate, validated, weights
 from .chance import draw_for
 from .checkpoint import Checkpoints, Progress
 from .failures import diverged
+from .frozen import check_zeros
 from .history import Epoch, Trained, Update
 from .parts import Parts
 from .records import write_records
@@ -87,6 +88,7 @@ class Run:
         self._updates(began, before)
         trained = before + time.perf_counter() - began
         self._check_finite()
+        self._check_zeros()
         top1 = validated(self.parts)
         seconds = before + time.perf_counter() - began
         entry = self._entered(top1, seconds, trained)
@@ -112,6 +114,8 @@ class Run:
                 continue
             progress.done += 1
             self.session += 1
+            if self._done() == 1:  # an optimizer that moves zeros does so at once
+                self._check_zeros()
             if progress.done % LOOK == 0 or progress.done == self.parts.updates:
                 progress.seconds = before + time.perf_counter() - began
                 self._look(losses)
@@ -222,6 +226,9 @@ class Run:
         parameters = (each for group in groups for each in group["params"])
         if not all(bool(each.isfinite().all()) for each in parameters):
             raise self._diverged(math.nan)  # the last update did it, after its loss was fine
+
+    def _check_zeros(self) -> None:
+        check_zeros(candidate(self.parts), self.parts.masks, self.recipe.optimizer)
 
     def _diverged(self, loss: float) -> TrainingError:
         return diverged(loss, self.progress, self.parts.updates, self.recipe, self.workdir)

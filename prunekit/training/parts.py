@@ -36,6 +36,7 @@ class Parts:
         validation: This process's share of the images held out.
         learnt, held_out: How many images there are of each, over all processes.
         updates: How many make an epoch.
+        masks: Parameter name to which of its values are trained; the others stay zero.
         learnt_from: `labels`, and if there is a teacher `logits` and maybe `features`.
     """
 
@@ -53,6 +54,7 @@ class Parts:
     learnt: int
     held_out: int
     updates: int
+    masks: Mapping[str, Tensor]
     learnt_from: tuple[str, ...]
 
 
@@ -99,6 +101,7 @@ def prepare(
         learnt=len(learnt),
         held_out=len(held_out),
         updates=updates,
+        masks=masks,
         learnt_from=learnt_from,
     )
 

@@ -15,7 +15,6 @@ from . import images as pictures
 from .chance import preserved
 from .checkpoint import claim
 from .failures import memory_explained
-from .frozen import check_zeros
 from .history import Epoch, Trained, Update
 from .loop import Run, Told
 from .parts import prepare
@@ -103,6 +102,5 @@ def train_(
         with memory_explained(recipe, accelerator.num_processes):
             trained = run()
     model.load_state_dict(run.progress.best)
-    check_zeros(model, masks or {}, recipe.optimizer)
     model.eval()
     return trained
