@@ -1,5 +1,6 @@
 """Every registered plug-in against every public check."""
 
+from dataclasses import replace
 from operator import attrgetter
 
 import pytest
@@ -45,6 +46,36 @@ def test_the_checks_find_a_broken_criterion():
         "needs no more than it declares",
         "permutes its scores with the slices",
     ]
+
+
+def test_a_criterion_is_held_to_single_weights_if_it_says_that_it_can_score_them():
+    def by_position(axes):
+        return [torch.arange(axis.size) for axis in axes]
+
+    def all_claims(function, level):
+        return criterion_checks(Criterion("own", function, weight_level=level))
+
+    assert not any("single" in check.claim for check in all_claims(by_position, False))
+    assert len(all_claims(by_position, True)) == 2 * len(all_claims(by_position, False))
+    problems = [check.claim for check in all_claims(by_position, True) if check.problem()]
+    assert problems == [
+        "permutes its scores with the slices",
+        "permutes its scores with the slices, of single weights",
+    ]
+    fluctuation = replace(CRITERIA.get("flap"), weight_level=True)  # goes by `index`
+    problems = [check.claim for check in criterion_checks(fluctuation) if check.problem()]
+    assert problems
+    assert all("single weights" in claim for claim in problems)
+
+
+def test_writing_to_a_matrix_is_found():
+    def writes(axes):
+        found = [axis.members[0].per_slice(axis.members[0].weight) for axis in axes]
+        return [score.mul_(2) for score in found] if axes[0].of_weights else found
+
+    checks = criterion_checks(Criterion("own", writes, weight_level=True))
+    problems = [check.claim for check in checks if check.problem()]
+    assert "leaves weights, gradients and statistics untouched, of single weights" in problems
 
 
 READERS = {

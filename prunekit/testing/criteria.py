@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
-from ..axis import AUX, Axis, AxisSpec, Member, Moments
+from ..axis import AUX, Axis, AxisSpec, Matrix, Member, Moments
 from ..criteria import CRITERIA
 from ..criteria.base import Criterion, Need
 from .check import Check
 
+Make = Callable[..., list[Axis]]
 GATHERED: dict[Need, tuple[str, ...]] = {  # the fields of a member that each need fills
     "nothing": (),
     "gradients": ("grad",),
@@ -36,7 +38,14 @@ def criterion_checks(criterion: str | Criterion) -> list[Check]:
     ]
     if "seed" not in found.defaults:  # a random score belongs to the position, not the slice
         claims.append(("permutes its scores with the slices", _follows_permutations))
-    return [Check(claim, lambda check=check: check(found)) for claim, check in claims]  # type: ignore[misc]
+    levels: list[tuple[str, Make]] = [("", example_axes)]
+    if found.weight_level:
+        levels.append((", of single weights", example_matrices))
+    return [
+        Check(f"{claim}{level}", lambda check=check, make=make: check(found, make))  # type: ignore[misc]
+        for level, make in levels
+        for claim, check in claims
+    ]
 
 
 def example_axes(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis]:
@@ -79,22 +88,36 @@ def example_axes(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis
     ]
 
 
+def example_matrices(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis]:
+    """Return the weight matrices of `example_axes`, each an axis of its single weights."""
+    return [
+        Axis(AxisSpec(voter.name, voter.role), voter.weight.numel(), (_as_matrix(voter),))
+        for axis in example_axes(seed, dtype)
+        for voter in axis.voters
+    ]
+
+
+def _as_matrix(member: Member) -> Matrix:
+    given = {field.name: getattr(member, field.name) for field in fields(member)}
+    return Matrix(**{**given, "dim": 0, "index": torch.empty((0, 1), dtype=torch.int64)})
+
+
 def _moments(shape: tuple[int, ...], generator: torch.Generator) -> Moments:
     mean = torch.randn(shape, generator=generator, dtype=torch.float64)
     return Moments(mean, torch.rand(shape, generator=generator, dtype=torch.float64))
 
 
-def _scores_fit(criterion: Criterion) -> None:
-    criterion(example_axes())  # raises a CriterionError that says what is wrong
+def _scores_fit(criterion: Criterion, make: Make) -> None:
+    criterion(make())  # raises a CriterionError that says what is wrong
 
 
-def _is_deterministic(criterion: Criterion) -> None:
-    for first, second in zip(criterion(example_axes()), criterion(example_axes()), strict=True):
+def _is_deterministic(criterion: Criterion, make: Make) -> None:
+    for first, second in zip(criterion(make()), criterion(make()), strict=True):
         assert torch.equal(first, second), "two calls on the same axes gave different scores"
 
 
-def _leaves_all_alone(criterion: Criterion) -> None:
-    axes, same = example_axes(), example_axes()
+def _leaves_all_alone(criterion: Criterion, make: Make) -> None:
+    axes, same = make(), make()
     criterion(axes)
     for axis, before in zip(axes, same, strict=True):
         for member, old in zip(axis.members, before.members, strict=True):
@@ -119,8 +142,8 @@ def _tensors(member: Member) -> dict[str, Tensor]:
     return {what: tensor for what, tensor in found.items() if tensor is not None}
 
 
-def _needs_no_more(criterion: Criterion) -> None:
-    criterion([_with_only(criterion.needs, axis) for axis in example_axes()])
+def _needs_no_more(criterion: Criterion, make: Make) -> None:
+    criterion([_with_only(criterion.needs, axis) for axis in make()])
 
 
 def _with_only(need: Need, axis: Axis) -> Axis:
@@ -133,16 +156,13 @@ def _with_only(need: Need, axis: Axis) -> Axis:
     )
 
 
-def _takes_half_precision(criterion: Criterion) -> None:
-    criterion(example_axes(dtype=torch.bfloat16))
+def _takes_half_precision(criterion: Criterion, make: Make) -> None:
+    criterion(make(dtype=torch.bfloat16))
 
 
-def _follows_permutations(criterion: Criterion) -> None:
-    axes = example_axes()
-    orders = [
-        torch.randperm(axis.size, generator=torch.Generator().manual_seed(1)) for axis in axes
-    ]
-    permuted = [_permuted(axis, order) for axis, order in zip(axes, orders, strict=True)]
+def _follows_permutations(criterion: Criterion, make: Make) -> None:
+    axes = make()
+    permuted, orders = zip(*map(_permuted, axes), strict=True)
     for axis, score, other, order in zip(
         axes, criterion(axes), criterion(permuted), orders, strict=True
     ):
@@ -151,7 +171,35 @@ def _follows_permutations(criterion: Criterion) -> None:
         )
 
 
-def _permuted(axis: Axis, order: Tensor) -> Axis:
-    """Number the slices otherwise; every tensor keeps its order, and so do all positions."""
+def _permuted(axis: Axis) -> tuple[Axis, Tensor]:
+    """Number the slices otherwise; return the axis, and which slice each was before."""
+    generator = torch.Generator().manual_seed(1)
+    if axis.of_weights:
+        return _permuted_rows(axis, generator)
+    # Every tensor keeps its order, and so do all positions.
+    order = torch.randperm(axis.size, generator=generator)
     members = (replace(member, index=member.index[order]) for member in axis.members)
-    return replace(axis, members=tuple(members))
+    return replace(axis, members=tuple(members)), order
+
+
+def _permuted_rows(axis: Axis, generator: torch.Generator) -> tuple[Axis, Tensor]:
+    """Exchange a matrix' rows, in all tensors: its slices are numbered as they lie there."""
+    (member,) = axis.members
+    rows = torch.randperm(len(member.weight), generator=generator)
+
+    def moved(tensor: Tensor | None) -> Tensor | None:
+        return tensor[rows] if tensor is not None and len(tensor) == len(rows) else tensor
+
+    def moments(found: Moments | None) -> Moments | None:
+        return found and Moments(moved(found.mean), moved(found.variance))  # type: ignore[arg-type]
+
+    permuted = replace(
+        member,
+        weight=member.weight[rows],
+        grad=moved(member.grad),
+        grad_square=moved(member.grad_square),
+        inputs=moments(member.inputs),
+        outputs=moments(member.outputs),
+    )
+    order = torch.arange(axis.size).view(member.weight.shape)[rows].flatten()
+    return replace(axis, members=(permuted,)), order
