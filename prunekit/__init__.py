@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .recipes import Recipe
     from .repairs.base import Layer, Repair, repair
     from .result import Result
+    from .semistructured import to_semi_structured
 
 _HOMES = {
     "Adapter": "adapters.base",
@@ -44,6 +45,7 @@ _HOMES = {
     "prune": "engine",
     "register": "adapters.base",
     "repair": "repairs.base",
+    "to_semi_structured": "semistructured",
 }
 __all__ = [
     "Adapter",
@@ -68,6 +70,7 @@ __all__ = [
     "prune",
     "register",
     "repair",
+    "to_semi_structured",
 ]
 
 

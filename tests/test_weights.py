@@ -14,6 +14,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 import references
+import timm
 import torch
 from conftest import FAMILIES, TOYS, adapter_of, toy, traced, write_digits
 from safetensors.torch import load_file, save_file
@@ -33,6 +34,7 @@ from prunekit.errors import (
     ArtifactError,
     BudgetError,
     CriterionError,
+    DeviceError,
     ParityError,
     TrainingError,
 )
@@ -43,6 +45,7 @@ from prunekit.matrices import weight_axes
 from prunekit.measure import stats
 from prunekit.plan import Budget
 from prunekit.recipes import Recipe
+from prunekit.semistructured import is_2_to_4, supported, to_semi_structured
 from prunekit.training import train_
 from prunekit.zoo import build, names
 
@@ -292,6 +295,35 @@ def test_a_layer_that_does_not_divide_can_be_left_out_as_the_sentence_says():
     assert prune(model, "magnitude", exclude=[name], **options).got > 0
     with pytest.raises(AdapterError, match=r"None of the chosen layers.*--axes"):
         prune(model, "magnitude", axes=["conv"], **options)
+
+
+@pytest.mark.skipif(not supported(), reason="needs a CUDA device with sparse tensor cores")
+def test_a_pattern_becomes_semi_structured_tensors_that_compute_the_same():
+    torch.manual_seed(0)
+    dense = timm.create_model("vit_tiny_patch16_224", num_classes=10).eval()
+    model = prune(dense, "magnitude", granularity="2:4").model.half().cuda()
+    fast = to_semi_structured(model)
+    assert isinstance(fast.blocks[0].mlp.fc1.weight, torch.sparse.SparseSemiStructuredTensor)
+    image = torch.randn(2, 3, 224, 224, dtype=torch.float16, device="cuda")
+    with torch.inference_mode():
+        expected, found = model(image), fast(image)
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
+
+
+@pytest.mark.skipif(supported(), reason="there is such a device")
+def test_without_such_a_device_the_conversion_says_so():
+    with pytest.raises(DeviceError, match=r"compute capability 8\.0"):
+        to_semi_structured(build("vit_micro"))
+
+
+def test_a_pattern_is_told_from_single_weights():
+    by_pattern = prune("vit_micro", "magnitude", granularity="2:4").model
+    by_weight = prune("vit_micro", "magnitude", 0.6, granularity="weight").model
+    one_in_four = prune("vit_micro", "magnitude", granularity="1:4").model
+    assert is_2_to_4(by_pattern.blocks[0].mlp.fc1.weight)
+    assert is_2_to_4(one_in_four.blocks[0].mlp.fc1.weight)
+    assert not is_2_to_4(by_weight.blocks[0].mlp.fc1.weight)
+    assert not is_2_to_4(torch.zeros(2, 6))
 
 
 # --- what becomes of a model -----------------------------------------------------------
