@@ -15,6 +15,7 @@ from prunekit.repairs import REPAIRS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RECOVERY = (ROOT / "docs" / "recovery.md").read_text()
+WEIGHTS = (ROOT / "docs" / "weight_level.md").read_text()
 COMPARE = (ROOT / "docs" / "compare.md").read_text()
 
 
@@ -54,6 +55,15 @@ def test_the_python_about_recovery_runs(own_plugins):
     assert all(gain.after < gain.before for gain in gains.values())
 
 
+def test_the_python_about_single_weights_runs(own_plugins, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "weight_level"}
+    for block in blocks("python", WEIGHTS):
+        exec(compile(block, "weight_level.md", "exec"), names)
+    assert names["result"].got == pytest.approx(0.5, abs=1e-6)
+    assert len(names["masks"]) == 40
+
+
 def test_the_python_about_comparisons_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "compare"}
@@ -78,3 +88,14 @@ def test_the_answer_is_that_of_the_report():
     assert " ".join(answer) == report["answer"]
     assert command.removeprefix("$ ") == report["origin"]["command"]
     assert report["origin"]["missing"] == 0
+
+
+PAGES = {"readme": README, "recovery": RECOVERY, "weights": WEIGHTS, "compare": COMPARE}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_every_linked_file_is_there(page):
+    home = ROOT if page is README else ROOT / "docs"
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", page) if "://" not in link]
+    assert links
+    assert all((home / link).exists() for link in links)

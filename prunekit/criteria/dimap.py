@@ -48,8 +48,8 @@ def distortion(energies: Tensor) -> Tensor:
         tensor([0.3750, 1.0000])
     """
     tiny = torch.finfo(energies.dtype).tiny
-    share = energies / energies.sum(1, keepdim=True).clamp(min=tiny)  # (layers, size)
-    order = descending(share.sum(0))
+    whole = energies.sum(1, keepdim=True).clamp(min=tiny)
+    order = descending((energies / whole).sum(0))  # by t
     ordered = energies.index_select(1, order)
     score = (ordered / ordered.cumsum(1).clamp_(min=tiny)).mean(0)
     return torch.empty_like(score).scatter_(0, order, score)

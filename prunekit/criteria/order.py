@@ -27,9 +27,13 @@ def descending(values: Tensor) -> Tensor:
         return values.argsort(descending=True, stable=True)
     bits = (values + 0.0).numpy().view(np.int32)  # a negative zero becomes a positive one
     # Read as integers, the bits of positive floats are in order, and those of negative ones too
-    # once all but the sign are turned round; the last `~` turns the order round.
-    rank = ~(bits ^ ((bits >> 31) & 0x7FFFFFFF))
-    keys = (rank.astype(np.int64) << 32) | np.arange(bits.size)
+    # once all but the sign are turned round; then all of it is, for the descending order.
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    np.invert(bits, out=bits)
+    keys = bits.astype(np.int64)  # all in place from here, since this is what takes most memory
+    del bits
+    keys <<= 32
+    keys |= np.arange(keys.size, dtype=np.uint32)
     keys.sort()
     keys &= INDEX
     return torch.from_numpy(keys)
