@@ -1,0 +1,1 @@
+"""The parts of benchmarks/dimap_paper.py, one file each."""
