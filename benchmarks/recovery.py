@@ -20,12 +20,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from recovery_page import scope_of, write_page
 
 from prunekit import PruneError, prune, recipes, zoo
 from prunekit.criteria import CRITERIA
 from prunekit.data import batches, open_data
 from prunekit.measure import accuracy
 from prunekit.models import build
+from prunekit.plugin import configured
 from prunekit.repairs import REPAIRS
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,8 +53,6 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
     if args.what == "page":
-        from recovery_page import write_page
-
         write_page(RESULTS)
         return
     path = RESULTS / "recovery.jsonl"
@@ -88,7 +88,7 @@ def cells(args: argparse.Namespace, model: str) -> Iterator[Cell]:
         for criterion in args.criteria:
             for axes in args.axes:
                 for scope in args.scopes:
-                    own = CRITERIA.get(criterion).scope if scope == "own" else scope
+                    own = scope_of(criterion) if scope == "own" else scope
                     for ratio in map(float, args.ratios):
                         for repair in args.repairs:
                             rest = (axes, ratio, seed, args.epochs, args.steps)
@@ -151,7 +151,7 @@ class Bench:
 
     def criterion(self, cell: Cell):
         """Return the criterion, or its scores as they were when they were first computed."""
-        found = CRITERIA.get(cell.criterion)
+        found = configured(CRITERIA, cell.criterion)
         if "seed" in found.defaults:
             found = found.configure(seed=cell.seed)
         shared = (cell.criterion, cell.axes, cell.seed)

@@ -12,13 +12,22 @@ from page import facts, markdown
 from rich.table import Table
 
 from prunekit.criteria import CRITERIA
+from prunekit.plugin import configured
 
 COMMANDS = """\
 - commands: `python benchmarks/recovery.py cells` for the grid; for other axes with `--axes
-  mlp+head_dim,width --criteria random,dimap --scopes kind --ratios 0.5,0.7 --repairs
-  none,lstsq,lstsq@dense,lstsq@cut`; for fine-tuning with `--criteria random,dimap --scopes own
-  --ratios 0.7 --repairs none,lstsq --seeds 0,1,2 --epochs 8`; then `page`. Cells that were not run
-  are left blank."""
+  mlp+head_dim,width --criteria random,dimap:plain=true --scopes kind --ratios 0.5,0.7 --repairs
+  none,lstsq,lstsq@dense,lstsq@cut`; for fine-tuning with `--criteria random,dimap:plain=true
+  --scopes own --ratios 0.7 --repairs none,lstsq --seeds 0,1,2 --epochs 8`; then `page`. Cells that
+  were not run are left blank.
+- `dimap:plain=true`, with scope `kind`, was `dimap` itself when this was measured; what it is now
+  is measured in [dimap_paper](dimap_paper/report.md) and [zoo](zoo/report.md)."""
+PLAIN = "dimap:plain=true"
+
+
+def scope_of(criterion: str) -> str:
+    """Return the scope that a criterion, given with its options, is used in by itself."""
+    return "kind" if criterion == PLAIN else configured(CRITERIA, criterion).scope
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ def best(lines: Iterable[Line]) -> Table:
     fitted = [line for line in lines if line.repair == "lstsq"]
     for (model, ratio), own in grouped(fitted, "model", "ratio"):
         row = []
-        for some in (own, [line for line in own if line.criterion == "dimap"]):
+        for some in (own, [line for line in own if line.criterion == PLAIN]):
             first = min(some, key=lambda line: line.lost, default=None)
             row += (
                 [f"{first.lost:+.2f}", f"{first.criterion}, scope {first.scope}, axes {first.axes}"]
@@ -159,7 +168,7 @@ def own_scope(lines: Sequence[Line]) -> Table:
     heads = list(itertools.product(dict.fromkeys(line.model for line in lines), (0.5, 0.7)))
     table = Table("criterion", *(f"{model} {ratio:.0%}" for model, ratio in heads))
     for name in dict.fromkeys(line.criterion for line in lines):
-        scope = CRITERIA.get(name).scope
+        scope = scope_of(name)
         row = []
         for model, ratio in heads:
             pair = [mean.get((model, name, scope, ratio, repair)) for repair in ("none", "lstsq")]

@@ -241,6 +241,20 @@ class Axis:
         """The members whose role gives them a say: weight matrices that are not `aux`."""
         return tuple(member for member in self.members if member.role != AUX)
 
+    @property
+    def readers(self) -> tuple[Member, ...]:
+        """The voters whose inputs the slices are, by columns.
+
+        Queries and keys have none, since they meet in a product, nor have single weights: then
+        all voters.
+        """
+        return tuple(member for member in self.voters if member.dim != 0) or self.voters
+
+    @property
+    def weights_per_slice(self) -> int:
+        """How many values of the voters one slice holds."""
+        return sum(member.weights_per_slice for member in self.voters)
+
     def reduce(self, values: Callable[[Member], Tensor]) -> Tensor:
         """Fold an elementwise quantity of the voters into one number per slice.
 

@@ -133,7 +133,7 @@ def prune(
         images = find_images(subject, data, data_dir, wanted, shared)
     choices = Choices(
         criterion=chosen,
-        scope=scope or chosen.scope,
+        scope=scope or (level.masks and chosen.weight_scope) or chosen.scope,
         repair=mending,
         recipe=finetune,
         kinds=tuple(axes or (() if level.masks else subject.adapter.default_kinds)),

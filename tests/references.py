@@ -27,6 +27,14 @@ def layers_of(axis: Axis, tensor: Callable[[Member], object] = lambda m: m.weigh
     ]
 
 
+def reading_layers_of(axis: Axis) -> Layers:
+    """Cut each voting member whose inputs the slices are; each voting member if there is none."""
+    members = [member for member in axis.members if member.role != AUX]
+    layers = layers_of(axis)
+    reading = [layer for layer, m in zip(layers, members, strict=True) if m.dim == 1]
+    return reading or layers
+
+
 def cut(values: np.ndarray, dim: int, index: np.ndarray) -> list[np.ndarray]:
     """Take each slice's positions out of dimension `dim`."""
     slices = []
@@ -61,7 +69,7 @@ def eq10(s: Sequence[float]) -> list[float]:
 
 
 def dimap(layers: Layers) -> list[float]:
-    """DIMAP.md section 2: one order of leaving for all layers, then the mean of Eq. 10."""
+    """Eq. 10 for slices: one order of leaving for all layers, then the mean of Eq. 10."""
     e = [[energy(piece) for piece in layer] for layer in layers]
     count = len(e[0])
     t = [sum(e_l[i] / sum(e_l) for e_l in e) for i in range(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 
@@ -17,6 +18,9 @@ from prunekit.criteria import CRITERIA
 from prunekit.criteria.base import Criterion
 from prunekit.criteria.order import descending
 from prunekit.errors import CriterionError
+from prunekit.plan import Plan
+from prunekit.plugin import configured
+from prunekit.shrink import masked
 
 BUILT_IN = CRITERIA.builtin_names()
 
@@ -65,8 +69,37 @@ def test_lamp_is_the_paper_s_score_of_slices(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_dimap_is_the_mean_relative_distortion(family):
-    assert_scores(family, ("dimap", lambda axis: references.dimap(references.layers_of(axis))))
+def test_plain_dimap_is_the_mean_relative_distortion(family):
+    def reference(axis):
+        return references.dimap(references.layers_of(axis))
+
+    assert_scores(family, ("dimap", reference), plain=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dimap_is_the_distortion_of_the_layers_that_read_per_weight_that_leaves(family):
+    def reference(axis):
+        freed = sum(layer[0].size for layer in references.layers_of(axis))
+        return [s / freed for s in references.dimap(references.reading_layers_of(axis))]
+
+    assert_scores(family, ("dimap", reference))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_zeroing_what_reads_a_slice_is_the_same_as_silencing_the_slice(family):
+    """What dimap rests on."""
+    model, images, axes = traced(family)
+    inner = [axis for axis in axes if axis.kind != "width" and axis.readers != axis.voters]
+    assert inner
+    for axis in inner:
+        plan = Plan({axis.name: (0,)}, {axis.name: axis.size}, "slices", 0.5, 0.5)
+        silenced, zeroed = masked(model, [axis], plan), copy.deepcopy(model)
+        with torch.no_grad():
+            for member in axis.readers:
+                weight = zeroed.get_parameter(member.name)
+                weight.index_fill_(member.dim, member.index[1:].flatten(), 0)
+            torch.testing.assert_close(zeroed(images), silenced(images))
+            assert not torch.allclose(zeroed(images), model(images)), axis.name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -146,8 +179,9 @@ def test_scaling_a_layer_leaves_dimap_alone_but_not_lamp(family):
     axes = traced(family)[2]
     scaled = [_scaled(axis) for axis in axes]
     dimap, lamp = CRITERIA.get("dimap"), CRITERIA.get("lamp")
-    for before, after in zip(dimap(axes), dimap(scaled), strict=True):
-        torch.testing.assert_close(before, after)
+    for found in (dimap, dimap.configure(plain=True)):
+        for before, after in zip(found(axes), found(scaled), strict=True):
+            torch.testing.assert_close(before, after)
     lamps = zip(lamp(axes), lamp(scaled), strict=True)
     assert any(not torch.allclose(before, after) for before, after in lamps)
 
@@ -175,12 +209,14 @@ def _permuted(axis: Axis, order: torch.Tensor) -> Axis:
     return replace(axis, members=tuple(replace(m, index=m.index[order]) for m in axis.members))
 
 
-@pytest.mark.parametrize("name", ["lamp", "dimap"])
+@pytest.mark.parametrize("name", ["lamp", "dimap", "dimap:plain=true"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_last_slice_standing_scores_one(family, name):
-    for score in CRITERIA.get(name)(traced(family)[2]):
-        assert score.max() == 1
-        assert (score == 1).sum() == 1
+    axes = traced(family)[2]
+    for axis, score in zip(axes, configured(CRITERIA, name)(axes), strict=True):
+        score = score * axis.weights_per_slice if name == "dimap" else score
+        assert score.max() == pytest.approx(1, rel=1e-12)
+        assert (score > 1 - 1e-12).sum() == 1
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -274,7 +310,7 @@ def test_configure_returns_a_copy_and_keeps_earlier_options():
         ("magnitude", {"pp": 1}, r"option of criterion 'magnitude'.*'pp'.*Did you mean 'p'"),
         ("magnitude", {"p": 1.0}, r"'p' of criterion 'magnitude' got 1.0; expected int"),
         ("taylor", {"square": 1}, r"'square' of criterion 'taylor' got 1; expected bool"),
-        ("dimap", {"p": 1}, r"'dimap' has no options"),
+        ("lamp", {"p": 1}, r"'lamp' has no options"),
     ],
 )
 def test_options_that_do_not_exist_or_fit_are_refused(name, options, message):

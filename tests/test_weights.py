@@ -192,7 +192,7 @@ def test_lamp_scores_weights_as_dimap_does_and_differs_in_where_they_compete(fam
     for one, other in zip(lamp(axes), dimap(axes), strict=True):
         torch.testing.assert_close(one, other)
         assert one.dtype == torch.float32
-    assert (lamp.scope, dimap.scope) == ("model", "kind")
+    assert (lamp.scope, dimap.weight_scope) == ("model", "kind")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

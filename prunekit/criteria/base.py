@@ -33,6 +33,7 @@ class Criterion(FunctionPlugin):
             `kind`, or across the `model`.
         weight_level: Whether it can also score single weights: axes of one `Matrix` each,
             from which it reads nothing by `index`.
+        weight_scope: Where the scores of single weights are comparable, if not in `scope`.
     """
 
     noun: ClassVar[str] = "criterion"
@@ -41,6 +42,7 @@ class Criterion(FunctionPlugin):
     needs: Need = "nothing"
     scope: Scope = "axis"
     weight_level: bool = False
+    weight_scope: Scope | None = None
 
     def __call__(self, axes: Sequence[Axis]) -> list[Tensor]:
         """Score all axes.
@@ -82,7 +84,12 @@ class Criterion(FunctionPlugin):
 
 
 def criterion(
-    name: str, *, needs: Need = "nothing", scope: Scope = "axis", weight_level: bool = False
+    name: str,
+    *,
+    needs: Need = "nothing",
+    scope: Scope = "axis",
+    weight_level: bool = False,
+    weight_scope: Scope | None = None,
 ) -> Callable[[Callable[..., Sequence[Tensor]]], Criterion]:
     """Register a function as a criterion; the decorated name becomes the `Criterion`.
 
@@ -92,12 +99,15 @@ def criterion(
             "activations" if `inputs` or `outputs`.
         scope: Where its scores are comparable; what `--scope` defaults to.
         weight_level: Whether it can score single weights too, for `--granularity weight`.
+        weight_scope: Where those are comparable, if not in `scope`.
 
     Raises:
         RegistryError: Another criterion has the name.
     """
 
     def register(function: Callable[..., Sequence[Tensor]]) -> Criterion:
-        return CRITERIA.add(name, Criterion(name, function, needs, scope, weight_level))
+        return CRITERIA.add(
+            name, Criterion(name, function, needs, scope, weight_level, weight_scope)
+        )
 
     return register

@@ -1,4 +1,4 @@
-"""DIMAP: relative distortion, ranked within modules (He and Zhou, ICLR 2024)."""
+"""DIMAP: relative distortion, for what it frees (He and Zhou, ICLR 2024)."""
 
 from __future__ import annotations
 
@@ -7,35 +7,53 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..axis import Axis
+from ..axis import Axis, Member
 from .base import criterion
 from .order import descending
 
 
-@criterion("dimap", scope="kind", weight_level=True)
-def dimap(axes: Sequence[Axis]) -> list[Tensor]:
-    """Score a slice by the distortion its removal causes in each of its layers.
+@criterion("dimap", scope="model", weight_level=True, weight_scope="kind")
+def dimap(axes: Sequence[Axis], *, plain: bool = False) -> list[Tensor]:
+    """Score a slice by the distortion its removal causes, for every weight that leaves with it.
 
-    Let e_l(i) be the squared Frobenius norm of slice i in layer l. A slice leaves all
-    its layers at once, so they share one order of elimination: ascending
-    t(i) = sum_l e_l(i) / sum_k e_l(k). With slices sorted by descending t,
+    Cutting a slice out is the same as zeroing the columns that read it, of fc2 or of the
+    attention's projection, and then the rows that wrote it no longer matter. So the paper's
+    bound, that the output moves by at most ||W - W~|| / ||W|| times a constant, is about the
+    layers that read the slice. Let e_l(i) be the squared Frobenius norm of slice i in reading
+    layer l. A slice leaves all its layers at once, so they share one order of elimination:
+    ascending t(i) = sum_l e_l(i) / sum_k e_l(k). With slices sorted by descending t,
 
-        score(j) = mean over l of  e_l(j) / (e_l(1) + ... + e_l(j))
+        score(j) = mean over l of  e_l(j) / (e_l(1) + ... + e_l(j)),  over its weights
 
-    which is what layer l loses, relative to what it still holds when j's turn comes. The
-    last slice standing scores 1, so no axis can vanish. No data is needed.
+    which is what a layer loses, relative to what it still holds when j's turn comes. Going by
+    the least of these is a greedy way to keep the product of all norms, the constant of the
+    bound, as large as can be. For single weights each step costs one weight; a slice costs all
+    that leave with it, in every layer, so its score is a price. That is what lets heads and MLP
+    channels compete with each other. No data is needed. docs/dimap.md has the derivation and
+    what was measured.
+
+    Args:
+        axes: What may shrink.
+        plain: Take the mean over all layers, writing ones too, and no price: Eq. 10 word for
+            word, with slices for weights. The paper's modules are then `--scope kind`.
 
     Source:
         He and Zhou, Data-independent Module-Aware Pruning for Hierarchical Vision
         Transformers, ICLR 2024, arXiv:2404.13648, Eq. 10. Differs: the atom is a slice, not
-        a weight; with one layer and slices of one weight this is Eq. 10.
+        a weight; with one layer and slices of one weight this is Eq. 10, and single weights
+        compete within the paper's modules.
     """
-    return [distortion(_energies(axis)) for axis in axes]
+    return [_scored(axis, plain) for axis in axes]
 
 
-def _energies(axis: Axis) -> Tensor:
+def _scored(axis: Axis, plain: bool) -> Tensor:
+    score = distortion(_energies(axis.voters if plain else axis.readers))
+    return score if plain else score.div_(axis.weights_per_slice)
+
+
+def _energies(layers: Sequence[Member]) -> Tensor:
     """Return e_l(i), (layers, size)."""
-    return torch.stack([m.per_slice(m.weight.float().square()) for m in axis.voters])
+    return torch.stack([m.per_slice(m.weight.float().square()) for m in layers])
 
 
 def distortion(energies: Tensor) -> Tensor:

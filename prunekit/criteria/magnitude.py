@@ -33,6 +33,5 @@ def magnitude(axes: Sequence[Axis], *, p: int = 2) -> list[Tensor]:
 
 
 def _power_mean(axis: Axis, p: int) -> Tensor:
-    count = sum(member.weights_per_slice for member in axis.voters)
     total = axis.reduce(lambda member: member.weight.float().abs().pow(p))
-    return (total / count).pow(1 / p)
+    return (total / axis.weights_per_slice).pow(1 / p)
