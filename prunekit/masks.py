@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from .axis import Axis
 from .errors import BudgetError
 from .plan import Budget
-
-Scores = NDArray[np.float32]
+from .ranking import Ranking, Values
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +63,8 @@ def make_masks(
     counts = shares(_removed(pools, budget), [pool.size for pool in pools])
     kept, thresholds = {}, {}
     for pool, count in zip(pools, counts, strict=True):
-        threshold, leaving = pool.split(count)
-        for axis, own, leaves in zip(pool.axes, pool.scores, leaving, strict=True):
+        threshold, leaving = pool.ranking.lowest(count)
+        for axis, own, leaves in zip(pool.axes, pool.ranking.parts, leaving, strict=True):
             mask = torch.from_numpy(_kept(own, threshold, leaves))
             kept[axis.name] = mask.view(axis.members[0].weight.shape)
         if count:
@@ -134,46 +133,29 @@ class _Pool:
 
     Attributes:
         name: Of the axis, the kind, or `model`.
-        axes, scores: The matrices, and the scores of their weights.
+        axes: The matrices.
+        ranking: The order of all their weights' scores.
         costs: What one weight of each matrix costs.
     """
 
     name: str
     axes: tuple[Axis, ...]
-    scores: tuple[Scores, ...]
+    ranking: Ranking
     costs: tuple[float, ...]
 
     @property
     def size(self) -> int:
         """How many weights there are."""
-        return sum(own.size for own in self.scores)
+        return sum(axis.size for axis in self.axes)
 
     @property
     def whole(self) -> float:
         """What all of them cost."""
-        return sum(own.size * cost for own, cost in zip(self.scores, self.costs, strict=True))
-
-    def split(self, count: int) -> tuple[float, list[int]]:
-        """Return the highest of the `count` lowest scores, and how many leave each matrix.
-
-        Of those that have that very score, the ones in earlier matrices leave first.
-        """
-        if count == 0:
-            return -math.inf, [0] * len(self.scores)
-        together = np.concatenate(self.scores)
-        together.partition(count - 1)
-        threshold = together[count - 1]
-        leaving = [int(np.count_nonzero(own < threshold)) for own in self.scores]
-        rest = count - sum(leaving)
-        for n, own in enumerate(self.scores):
-            equal = min(rest, int(np.count_nonzero(own == threshold)))
-            leaving[n] += equal
-            rest -= equal
-        return float(threshold), leaving
+        return sum(axis.size * cost for axis, cost in zip(self.axes, self.costs, strict=True))
 
     def saved(self, count: int) -> float:
         """Return what the weights with the `count` lowest scores cost."""
-        _, leaving = self.split(count)
+        _, leaving = self.ranking.lowest(count)
         return sum(n * cost for n, cost in zip(leaving, self.costs, strict=True))
 
 
@@ -190,7 +172,7 @@ def _make_pools(
         _Pool(
             name,
             tuple(axes[n] for n in own),
-            tuple(scores[n].numpy() for n in own),
+            Ranking([scores[n].numpy() for n in own]),
             tuple(costs[n] for n in own),
         )
         for name, own in members.items()
@@ -236,7 +218,7 @@ def _best(scores: Tensor, n: int, m: int) -> Tensor:
     return kept.view(inputs_last.shape).movedim(-1, 1).contiguous()
 
 
-def _kept(scores: Scores, threshold: float, leaves: int) -> NDArray[np.bool_]:
+def _kept(scores: Values, threshold: float, leaves: int) -> NDArray[np.bool_]:
     """Return which weights of a matrix stay; of those at the threshold the first leave."""
     kept = scores > threshold
     equal = np.flatnonzero(scores == threshold)

@@ -11,7 +11,7 @@ import pytest
 # A file imports from lower layers only; a package's own files may import each other.
 LAYERS = (
     {"errors", "provenance", "datasets"},
-    {"registry", "axis", "structure", "covariance", "walk", "shared"},
+    {"registry", "axis", "structure", "covariance", "walk", "shared", "ranking"},
     {"chain", "plugin", "granularity"},
     {"recipes", "criteria", "adapters", "repairs", "plan", "zoo", "data"},
     {
