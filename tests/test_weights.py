@@ -19,7 +19,7 @@ import torch
 from conftest import FAMILIES, TOYS, adapter_of, toy, traced, write_digits
 from safetensors.torch import load_file, save_file
 from test_cli import refused
-from test_train import stripes
+from test_train import After, stripes
 
 import prunekit
 import prunekit.data
@@ -37,6 +37,7 @@ from prunekit.errors import (
     DeviceError,
     ParityError,
     TrainingError,
+    TrainingInterrupted,
 )
 from prunekit.maskfile import pack, read_masks, unpack
 from prunekit.masking import verify_masks, zeroed
@@ -698,6 +699,26 @@ def test_a_saved_model_is_fine_tuned_with_its_masks(saved, digits, tmp_path):
     again = tmp_path / "again"
     prunekit.finetune(out, again, data=digits, overrides=FAST, device="cpu")
     check_tuned(model, prunekit.load(again), kept)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "2:4"])
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits_and_zeros(
+    granularity, digits, tmp_path, monkeypatch
+):
+    source = tmp_path / "masked"
+    result = prune("vit_micro", "magnitude", granularity=granularity)
+    result.save(source)
+    recipe = {**FAST, "weight_decay": 0.1}
+    options = {"data": digits, "overrides": recipe, "device": "cpu"}
+    whole = prunekit.finetune(source, tmp_path / "whole", **options)
+    assert whole.trained.best_epoch > 0  # so what is compared was trained after the stop
+    monkeypatch.setattr("prunekit.training.loop.LOOK", 2)  # of the 5 updates of an epoch
+    out = tmp_path / "out"
+    with pytest.raises(TrainingInterrupted, match="after 2 of 5 updates of epoch 1; add --resume"):
+        prunekit.finetune(source, out, should_stop=After(0), **options)
+    prunekit.finetune(source, out, resume=True, **options)
+    assert (out / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    check_tuned(result.model, prunekit.load(out), result.masks.kept)
 
 
 def test_two_processes_keep_the_same_zeros(saved, digits, tmp_path):
