@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from page import markdown
-from rich.table import Table
 
 from prunekit import zoo
+from prunekit.measure import find_device
+from prunekit.provenance import device_name, versions
 
 Correct = NDArray[np.bool_]
 Plain = dict[str, Any]  # what JSON can hold
@@ -48,7 +51,7 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     recipe: str | None = None
-    changes: Mapping[str, Any] | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
     repeats: int = 1
     workers: int = 0
 
@@ -112,6 +115,16 @@ class Cells:
                 file.write(json.dumps({"cell": cell, "found": self._found[key]}) + "\n")
         return self._found[key]
 
+    def place(self, cell: Plain) -> Path:
+        """Return a directory of a cell's own, for what it needs while it is being made."""
+        digest = hashlib.sha256(_key(cell).encode()).hexdigest()
+        return self.path.with_suffix("") / digest[:12]
+
+
+def swins(settings: Settings) -> list[str]:
+    """Return the models that are Swin Transformers, which the paper is about."""
+    return [name for name in settings.models if name.startswith("swin_")]
+
 
 def pack(correct: Any) -> str:
     """Return whether each image was classified correctly, (images,) bool, as text.
@@ -130,14 +143,42 @@ def unpack(text: str, images: int) -> Correct:
     return np.unpackbits(bits, count=images).astype(np.bool_)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table; all columns but the first are aligned to the right."""
-    made = Table()
-    for number, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        made.add_row(*map(str, row))
-    return markdown(made)
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table; all columns but the first are aligned to the right.
+
+    Example:
+        >>> print(table(("model", "top-1"), [("swin_t", 81.16)]))
+        | model | top-1 |
+        |---|---:|
+        | swin_t | 81.16 |
+    """
+    ruler = "|".join(["---"] + ["---:"] * (len(headings) - 1))
+    lines = [" | ".join(map(str, row)) for row in (headings, *rows)]
+    return "\n".join([f"| {lines[0]} |", f"|{ruler}|", *(f"| {line} |" for line in lines[1:])])
+
+
+def write(settings: Settings, part: Part, data: Plain, seconds: float) -> None:
+    """Keep a part's data, with what its figures must travel with."""
+    made = {
+        "command": f"python {' '.join(sys.argv)}",
+        "seed": settings.seed,
+        "device": device_name(find_device(settings.device)),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "seconds": round(seconds),
+    }
+    settings.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"part": part.name, "made": made, "data": data}, indent=1)
+    write_atomically(settings.out / f"{part.name}.json", text + "\n")
+
+
+def read(out: Path, name: str) -> Plain | None:
+    """Return what was kept of a part; None if it was not run."""
+    path = out / f"{name}.json"
+    if not path.is_file():
+        return None
+    found: Plain = json.loads(path.read_text("utf-8"))
+    return found
 
 
 def write_atomically(path: Path, text: str) -> None:
