@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from prunekit.comparison.pages.theme import PALETTE
 
@@ -49,7 +50,7 @@ def draw_kept(
     """
     places, blocks = _places([layer["name"] for layer in layers])
     with matplotlib.rc_context(LOOK):
-        figure = Figure(figsize=(10, 3.9), layout="constrained")
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
         axes = figure.subplots()
         for module, threshold in thresholds.items():
             own = [n for n, layer in enumerate(layers) if layer["module"] == module]
@@ -70,8 +71,8 @@ def draw_kept(
         axes.grid(axis="y", color=LIGHT["line"], linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        figure.legend(loc="outside upper right", ncols=3, frameon=False)
+        axes.set_title(title, loc="left", fontsize=11, pad=12)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
@@ -187,6 +188,4 @@ def _parts(figure: Figure, canvas: _Canvas, top: int, high: int) -> None:
         if number:
             line_y = canvas.TOP + top + high * number / 3
             (x0, y0), (x1, _) = (canvas.at(x, line_y) for x in (canvas.LEFT - 62, canvas.LEFT - 4))
-            figure.add_artist(
-                matplotlib.lines.Line2D([x0, x1], [y0, y0], color=LIGHT["muted"], linewidth=0.8)
-            )
+            figure.add_artist(Line2D([x0, x1], [y0, y0], color=LIGHT["muted"], linewidth=0.8))

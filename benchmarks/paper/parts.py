@@ -143,8 +143,10 @@ def unpack(text: str, images: int) -> Correct:
     return np.unpackbits(bits, count=images).astype(np.bool_)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a Markdown table; all columns but the first are aligned to the right.
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: bool = True
+) -> str:
+    """Return a Markdown table; if of numbers, all columns but the first are aligned to the right.
 
     Example:
         >>> print(table(("model", "top-1"), [("swin_t", 81.16)]))
@@ -152,7 +154,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         |---|---:|
         | swin_t | 81.16 |
     """
-    ruler = "|".join(["---"] + ["---:"] * (len(headings) - 1))
+    ruler = "|".join(["---"] + ["---:" if numbers else "---"] * (len(headings) - 1))
     lines = [" | ".join(map(str, row)) for row in (headings, *rows)]
     return "\n".join([f"| {lines[0]} |", f"|{ruler}|", *(f"| {line} |" for line in lines[1:])])
 

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from prunekit import Result
+from prunekit.adapters.base import adapter_for
+from prunekit.criteria import CRITERIA
+from prunekit.matrices import weight_axes
+from prunekit.models import build
 
 from .drawing import draw_kept, draw_masks
 from .masked import Choice, mask
@@ -49,10 +53,31 @@ def _pictured(settings: Settings, model: str) -> Plain:
         "weights": result.recipe["weights"],
         "layers": layers,
         "thresholds": thresholds,
+        "least_of_1_percent": _least_left(settings, model),
+        "largest_score": _largest_scores(settings, model),
         "blocks": [{"block": name, **measure(own)} for name, own in masks.items()],
         "shown": shown,
         "figures": figures,
     }
+
+
+def _least_left(settings: Settings, model: str) -> int:
+    """Return how many weights of any layer are left, at least, if 1 % of each module is."""
+    found = mask(settings, model, Choice("dimap", "kind", 0.99, "slices")).sparsity
+    assert found is not None
+    return min(layer.nonzero for layer in found.layers.values())
+
+
+def _largest_scores(settings: Settings, model: str) -> list[float]:
+    """Return the lowest and the highest score that a layer's largest weight has."""
+    built = build(model, settings.of(model)["weights"], settings.seed).model
+    axes = weight_axes(built, adapter_for(built))
+    scores = CRITERIA.get("dimap")(axes)
+    largest = [
+        float(score[axis.members[0].weight.abs().argmax()])
+        for axis, score in zip(axes, scores, strict=True)
+    ]
+    return [min(largest), max(largest)]
 
 
 def _by_block(result: Result) -> dict[str, dict[str, Mask]]:
