@@ -16,9 +16,11 @@ with `train` and `val`, a sub-folder per class in each) and the weights the pape
 
 makes Tables 1, 3 and 4 and Figures 5 and 6 of all three, with the paper's recipe of fine-tuning,
 `dimap`: 30 epochs for each of DIMAP1, 2 and 3, and for DIMAP3 with all modules as one, which are
-twelve runs. `--weights` also takes files, one for each architecture, in the names of timm. To try
-whether it works use `--epochs 1`; `--finetune none` leaves out what needs training, and
-`--accumulate` saves memory. Figures 5 and 6 alone need no images:
+twelve runs. Unlike the paper, a tenth of the training images is held out and chooses the epoch that
+is kept; `--validation 0.01` holds out fewer. `--weights` also takes files, one for each
+architecture, in the names of timm. To try whether it works use `--epochs 1`; `--finetune none`
+leaves out what needs training, and `--accumulate` saves memory. Figures 5 and 6 alone need no
+images:
 
     python benchmarks/dimap_paper.py --parts pictures --arch swin_s --weights FILE
 """
@@ -50,6 +52,7 @@ OF_ANY_MODEL = ("sizes", "unstructured", "finetuned", "pictures")
 NEED_IMAGES = ("unstructured", "finetuned")
 RESULTS = Path(__file__).parent / "results" / "dimap_paper"
 RUNS = Path("runs") / "dimap_paper"
+ZOO_EPOCHS, ZOO_REPEATS = 2, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -102,8 +105,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--epochs", type=int, help="instead of the recipe's")
     add("--batch-size", type=int, help="instead of the recipe's")
     add("--accumulate", type=int, help="parts to cut a batch into, to save memory")
+    add("--validation", type=float, help="fraction of training images that choose the epoch")
     add("--precision", choices=recipes.PRECISIONS, help="mixed precision of training")
-    add("--repeats", type=int, help="seeds to fine-tune with: 3 for the zoo, otherwise 1")
+    add("--repeats", type=int, help="seeds to fine-tune with (1, for the zoo 3)")
     add("--workers", type=int, default=0, help="processes that prepare training images (0)")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--threads", type=int, default=1, help="of the processor (1)")
@@ -121,7 +125,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     models = args.arch or tuple(zoo.names())
     small = not args.arch
     recipe = args.finetune or ("quick" if small else "dimap")
-    epochs = args.epochs or (2 if small and args.finetune is None else None)
+    shortened = small and args.finetune is None and args.epochs is None
     return Settings(
         models=models,
         out=args.out or (RESULTS if small else RUNS),
@@ -132,12 +136,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
         device=args.device,
         recipe=None if recipe == "none" else recipe,
         changes={
-            "epochs": epochs,
+            "epochs": ZOO_EPOCHS if shortened else args.epochs,
             "batch_size": args.batch_size,
             "accumulate": args.accumulate,
             "precision": args.precision,
+            "validation": args.validation,
         },
-        repeats=args.repeats or (3 if small else 1),
+        repeats=args.repeats or (ZOO_REPEATS if small else 1),
         workers=args.workers,
     )
 
