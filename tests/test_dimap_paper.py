@@ -139,6 +139,25 @@ def test_masks_stay_while_the_rest_is_trained(weights, tmp_path, monkeypatch):
         assert not torch.equal(after[name][kept], before.model.get_parameter(name)[kept])
 
 
+def test_every_repeat_trains_with_a_seed_of_its_own(tmp_path, monkeypatch):
+    seeds = []
+
+    def trained(settings: Settings, *_: object) -> dict:
+        seeds.append(settings.seed)
+        return {"top1": float(settings.seed)}
+
+    monkeypatch.setattr(finetuned, "_trained", trained)
+    settings = Settings(("swin_toy",), tmp_path, seed=5, repeats=2)
+    way, recipe = finetuned.ways(settings)[0], finetuned.recipes.find("quick")
+
+    found = finetuned._trained_with_seeds(
+        settings, "swin_toy", way, recipe, Cells(settings, "finetuned")
+    )
+
+    assert seeds == [5, 6]
+    assert found == {5: {"top1": 5.0}, 6: {"top1": 6.0}}
+
+
 def test_what_is_done_is_not_done_again(made, monkeypatch):
     def again(*_: object) -> None:
         raise AssertionError("it was there")

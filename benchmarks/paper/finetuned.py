@@ -19,7 +19,7 @@ from prunekit.models import build
 from prunekit.training import Epoch, train_
 
 from .masked import Choice, OneShot, accuracy_of, cell, mask
-from .parts import Cells, Correct, Part, Plain, Settings, pack, swins, table, unpack
+from .parts import Cells, Correct, Part, Plain, Settings, is_swin, pack, table, unpack
 from .published import FRACTIONS, TABLE_1, TABLE_4_ONE_MODULE
 from .unstructured import FURTHER_FRACTION
 
@@ -58,7 +58,7 @@ def run(settings: Settings) -> Plain:
     recipe = recipes.find(settings.recipe).with_(**settings.changes) if settings.recipe else None
     cells, look = Cells(settings, "finetuned"), OneShot(settings)
     models = {}
-    for model in swins(settings):
+    for model in filter(is_swin, settings.models):
         dense = cells.once(cell(settings, model), lambda m=model: _dense(settings, m))
         rows = []
         for way in ways(settings):
@@ -197,8 +197,8 @@ imply. **Bold** differences are significant: McNemar's exact test on the same im
 Holm's correction over the pairs of a column, at 5 %, and every seed of the same sign."""
 TRAINING = """\
 It went by the recipe `{recipe}`, {epochs} epochs, learning rate {lr:g}, with {seeds} and otherwise
-the same settings; top-1 after it is the mean over the seeds, ± their standard deviation if there
-are several."""
+the same settings; the epoch that validates best is kept, the start being one of them. Top-1 after
+it is the mean over the seeds, ± their standard deviation if there are several."""
 NO_TRAINING = "None was asked for here (`--finetune none`)."
 
 
@@ -219,7 +219,11 @@ def _model(data: Plain, model: str) -> str:
     published = TABLE_1.get(model, {})
     headings = ["", "params, M", "MACs, M", "top-1 one shot", "top-1 trained", "top-5 trained"]
     headings += ["− dense", "three − one module"]
-    headings += ["paper: top-1", "top-5", "params, M", "MACs, M"] if published else []
+    headings += (
+        [f"paper's {one}" for one in ("top-1", "top-5", "params, M", "MACs, M")]
+        if published
+        else []
+    )
     dense, sized = found["dense"], found["rows"][0]["before"]
     first = ["dense", *_millions(sized["dense_params"], sized["dense_macs"])]
     rows = [[*first, f"{dense['top1']:.2f}", "", f"{dense['top5']:.2f}", "", ""]]

@@ -11,7 +11,7 @@ from typing import Any
 from prunekit.comparison.statistics import LEVEL, holm
 from prunekit.criteria import CRITERIA
 
-from .parts import Plain
+from .parts import Plain, is_swin
 from .pictures import mean
 from .published import TABLE_1, TABLE_3_RATIOS
 from .sizes import agrees
@@ -100,6 +100,16 @@ def better_at_any_ratio(parts: Parts) -> Finding:
 def three_better_than_one(parts: Parts) -> Finding:
     found = parts["unstructured"]["table_4"]
     return _better(found, "one module", range(len(found["ratios"])))
+
+
+def better_on_others(parts: Parts) -> Finding:
+    """Look only at models that are not Swin Transformers."""
+    found = parts["unstructured"]["table_3"]
+    others = {name: one for name, one in found["models"].items() if not is_swin(name)}
+    if not others:
+        return Finding(UNCHECKED, "all models are Swin Transformers")
+    columns = range(len(found["ratios"]))
+    return _better({**found, "models": others}, "uniform magnitude", columns)
 
 
 def _better(part: Plain, against: str, columns: range) -> Finding:
@@ -287,6 +297,28 @@ def _seen(parts: Parts, holds: Callable[[Plain], bool], said: Callable[[Plain], 
             f"{count} of {len(blocks)} blocks"
         )
     return Finding(_verdict(all(outcomes), list(models)), "; ".join(numbers))
+
+
+# From masks to small models
+
+
+def no_acceleration(parts: Parts) -> Finding:
+    """Ask whether masks made anything faster than the dense model by more than the spread."""
+    models = parts["small"]["models"]
+    ratios = {way: _latencies(models, way) for way in ("single weights", "slices")}
+    holds = all(one["high"] >= 1 for one in ratios["single weights"])
+    said = "; ".join(
+        f"{way} take {min(one['ratio'] for one in found):.2f} to "
+        f"{max(one['ratio'] for one in found):.2f} of the dense model's time"
+        for way, found in ratios.items()
+    )
+    return Finding(_verdict(holds, list(models)), said)
+
+
+def _latencies(models: Plain, way: str) -> list[Plain]:
+    """Return the latencies of a way to prune, of all models, targets and batch sizes."""
+    rows = [row for found in models.values() for row in found["rows"] if row["way"] == way]
+    return [latency for row in rows for latency in row["latency"].values()]
 
 
 # The paper against itself

@@ -121,9 +121,9 @@ class Cells:
         return self.path.with_suffix("") / digest[:12]
 
 
-def swins(settings: Settings) -> list[str]:
-    """Return the models that are Swin Transformers, which the paper is about."""
-    return [name for name in settings.models if name.startswith("swin_")]
+def is_swin(model: str) -> bool:
+    """Whether a model is a Swin Transformer, which the paper is about."""
+    return model.startswith("swin_")
 
 
 def pack(correct: Any) -> str:

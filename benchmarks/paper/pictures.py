@@ -19,7 +19,7 @@ from prunekit.models import build
 
 from .drawing import draw_kept, draw_masks
 from .masked import Choice, mask
-from .parts import Part, Plain, Settings, swins, table
+from .parts import Part, Plain, Settings, is_swin, table
 from .published import FRACTIONS
 
 FRACTION = FRACTIONS["DIMAP3"]
@@ -31,7 +31,8 @@ Mask = NDArray[np.bool_]
 
 def run(settings: Settings) -> Plain:
     """Mask every Swin by DIMAP3, draw it, and measure what the paper says of its drawings."""
-    return {"models": {model: _pictured(settings, model) for model in swins(settings)}}
+    swins = filter(is_swin, settings.models)
+    return {"models": {model: _pictured(settings, model) for model in swins}}
 
 
 def _pictured(settings: Settings, model: str) -> Plain:
