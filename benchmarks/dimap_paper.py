@@ -27,7 +27,6 @@ images:
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,21 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
         check(settings, parts)
         for part in parts:
-            run(part, settings)
-        write(settings, claims.PART, claims.PART.run(settings), seconds=0)
+            print(f"{part.name}: {part.title}", flush=True)
+            write(settings, part, part.run(settings))
+        write(settings, claims.PART, claims.PART.run(settings))
         write_report(settings, (claims.PART, *PARTS))
     except PruneError as error:
         print(f"dimap_paper: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def run(part: Part, settings: Settings) -> None:
-    """Compute a part, and keep what came out only if it is complete."""
-    print(f"{part.name}: {part.title}", flush=True)
-    start = time.perf_counter()
-    data = part.run(settings)
-    write(settings, part, data, seconds=time.perf_counter() - start)
 
 
 class Parser(argparse.ArgumentParser):

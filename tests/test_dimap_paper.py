@@ -301,7 +301,7 @@ def test_pairs_are_ours_over_the_others_adjusted_over_the_whole_table():
     assert [pair["verdict"] for pair in pairs] == ["better", "better", "worse"]
     assert pairs[0]["p"] == 2 * 0.5**6
     assert pairs[0]["adjusted"] == pairs[0]["p"]  # the largest of three
-    assert pairs[1]["adjusted"] == pytest.approx(3 * pairs[1]["p"])
+    assert pairs[1]["adjusted"] / pairs[1]["p"] == pytest.approx(3)
 
 
 def test_what_is_out_of_reach_is_said_and_not_tested():

@@ -223,7 +223,9 @@ CLAIMS = (
 
 NOTE = """\
 Every verdict is computed by the rule beside it from the numbers of the parts below. *At small
-scale*: on the zoo's models and Fashion-MNIST, not on the paper's models and ImageNet."""
+scale*: on the zoo's models and Fashion-MNIST, not on the paper's models and ImageNet. *Not
+reproduced* may mean that nothing differs significantly; the numbers say whether it does the other
+way."""
 
 
 def page(data: Plain) -> str:

@@ -159,7 +159,7 @@ def table(
     return "\n".join([f"| {lines[0]} |", f"|{ruler}|", *(f"| {line} |" for line in lines[1:])])
 
 
-def write(settings: Settings, part: Part, data: Plain, seconds: float) -> None:
+def write(settings: Settings, part: Part, data: Plain) -> None:
     """Keep a part's data, with what its figures must travel with."""
     made = {
         "command": f"python {' '.join(sys.argv)}",
@@ -167,7 +167,6 @@ def write(settings: Settings, part: Part, data: Plain, seconds: float) -> None:
         "device": device_name(find_device(settings.device)),
         "threads": torch.get_num_threads(),
         "versions": versions(),
-        "seconds": round(seconds),
     }
     settings.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"part": part.name, "made": made, "data": data}, indent=1)

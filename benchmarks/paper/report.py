@@ -46,5 +46,5 @@ def _made(made: Plain) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     return (
         f"<sub>`{made['command']}`, seed {made['seed']}, {made['device']}, threads "
-        f"{made['threads']}, {made['seconds']} s, {versions}</sub>"
+        f"{made['threads']}, {versions}</sub>"
     )

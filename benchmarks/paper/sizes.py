@@ -119,7 +119,8 @@ densities of Eq. 10."""
 STAGES = """\
 What DIMAP3 keeps of each stage's matrices, and the MACs of one weight of it:"""
 OTHERS = """\
-Is that because of random weights? Of the models here, DIMAP3 leaves so much of the MACs:"""
+Is that because of random weights? Of other models DIMAP3 leaves so much of the MACs. (In a plain
+ViT all weights of a module are used equally often, so that MACs do not depend on densities.)"""
 
 
 def page(data: Plain) -> str:

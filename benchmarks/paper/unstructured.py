@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -126,17 +127,32 @@ def page(data: Plain) -> str:
         [
             "### Table 3: uniform magnitude against DIMAP",
             *notes,
+            _summary(third, OURS),
             *(_model(third, model, OURS, _percents(ratios)) for model in third["models"]),
             "**The paper**, ImageNet-1K, one shot",
             _papers(),
             "### Table 4: three modules against one, one shot",
             NOTE_4.format(fractions=fractions, pairs=len(fourth["pairs"])),
+            _summary(fourth, "three modules"),
             *(
                 _model(fourth, model, "three modules", _names(fourth["ratios"]))
                 for model in fourth["models"]
             ),
         ]
     )
+
+
+def _summary(part: Plain, ours: str) -> str:
+    """Count how often ours is significantly better or worse than each of the others."""
+    verdicts = defaultdict(list)
+    for pair in part["pairs"]:
+        verdicts[pair["against"]].append(pair["verdict"])
+    lines = [
+        f"- against {name}: better in {own.count('better')}, worse in {own.count('worse')}, not "
+        f"significantly different in {own.count('tie')}"
+        for name, own in verdicts.items()
+    ]
+    return "\n".join([f"Of all pairs of model and ratio, {ours}", "", *lines])
 
 
 def _model(part: Plain, model: str, ours: str, headings: Sequence[str]) -> str:
