@@ -27,9 +27,11 @@ MODELS = "swin_tiny_patch4_window7_224,swin_small_patch4_window7_224,swin_base_p
 CRITERIA = "dimap,lamp,magnitude,random"
 OUT = Path(__file__).parent / "results" / "weight_level_speed.md"
 STEPS = ("trace", "score", "plan", "mask", "verify", "count", "measure")
+TOTALS = ("whole", "cpu", "extra")
 SETTINGS = {  # of `prune`
     "weight, params": {"granularity": "weight", "ratio": 0.5},
     "weight, macs": {"granularity": "weight", "ratio": 0.5, "by": "macs"},
+    "weight, scope axis": {"granularity": "weight", "ratio": 0.5, "scope": "axis"},
     "weight, scope model": {"granularity": "weight", "ratio": 0.5, "scope": "model"},
     "2:4": {"granularity": "2:4"},
 }
@@ -38,7 +40,8 @@ NOTE = """\
 Half of all parameters become zero, in the criterion's own scope unless another is named. The steps
 are `Result.seconds`: *trace* finds the matrices, *plan* chooses, *verify* compares every value of
 the masked model with the original's, *count* counts zeros, *measure* parameters and MACs of both
-models. *whole* is all of `prune`.
+models. *whole* is all of `prune`, and *CPU* the processor time of all its threads together, which
+other work on the machine lengthens as well, but less.
 
 *extra* is the peak of resident memory (`ru_maxrss` of the process) less its level just before, as
 a multiple of the bytes of the weights. One of these is the masked model itself, which stays.
@@ -55,13 +58,13 @@ def main() -> None:
     cells = [(model, name, PLAIN) for model in args.models.split(",") for name in named(args)]
     cells += [(args.models.split(",")[-1], named(args)[0], other) for other in list(SETTINGS)[1:]]
     table = Table(
-        *("model", "M params", "criterion", "granularity", *STEPS, "whole", "extra"),
+        *("model", "M params", "criterion", "granularity", *STEPS, "whole", "CPU", "extra"),
         title="Seconds, and multiples of the weights",
         box=box.SIMPLE,
     )
     for cell in cells:
         found = in_fresh_process(cell, args)
-        figures = [*(found["seconds"][step] for step in STEPS), found["whole"], found["extra"]]
+        figures = [*(found["seconds"][step] for step in STEPS), *map(found.get, TOTALS)]
         table.add_row(
             cell[0], f"{found['params'] / 1e6:.1f}", *cell[1:], *map("{:.2f}".format, figures)
         )
@@ -99,11 +102,12 @@ def measured(name: str, criterion: str, setting: str, seed: int) -> dict:
     params = sum(parameter.numel() for parameter in model.parameters())
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     prune("swin_micro", criterion, 0.5, granularity="weight")
-    before, start = resident_bytes(), time.perf_counter()
+    before, start, busy = resident_bytes(), time.perf_counter(), time.process_time()
     result = prune(model, criterion, **SETTINGS[setting])
-    whole = time.perf_counter() - start
+    whole, cpu = time.perf_counter() - start, time.process_time() - busy
     extra = (getrusage(RUSAGE_SELF).ru_maxrss * 1024 - before) / weights
-    return {"params": params, "seconds": dict(result.seconds), "whole": whole, "extra": extra}
+    seconds = dict(result.seconds)
+    return {"params": params, "seconds": seconds, "whole": whole, "cpu": cpu, "extra": extra}
 
 
 def resident_bytes() -> int:
