@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,7 +128,24 @@ def test_the_page_shows_every_row_and_the_step_at_every_target(ran, rows):
     for pair in data["pairs"]:
         assert f"{pair['difference']:+.2f} against {pair['against']}, " in page
     assert len(data["pairs"]) == 3
+    assert "*single weights* in qkv+proj+mlp, *slices* in mlp+head, " in page
     assert "That was not measured" in page
+
+
+def test_single_weights_have_a_row_without_the_modules_that_the_others_spare(monkeypatch):
+    def pruned(model, criterion, ratio, *, granularity, axes, **_):
+        found = axes or {"weight": ["conv", "mlp"]}.get(granularity, ["mlp"])
+        after = SimpleNamespace(top1=90.0)
+        return SimpleNamespace(got=0.2, after=after, recipe={"axes": found})
+
+    monkeypatch.setattr(to_small, "prune", pruned)
+    made = list(to_small._made(Settings(("m",), Path()), "m"))
+    assert [(one.target, one.way.name, one.axes) for one in made[:4]] == [
+        (0.2, "single weights", ["conv", "mlp"]),
+        (0.2, "single weights where 2:4 is", ["mlp"]),
+        (0.2, "2:4", ["mlp"]),
+        (0.2, "slices", ["mlp"]),
+    ]
 
 
 def test_latencies_are_relative_to_the_dense_model_of_the_same_go(monkeypatch):

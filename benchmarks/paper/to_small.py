@@ -24,13 +24,13 @@ from prunekit.sparsity import nonzero
 
 from .parts import Cells, Correct, Part, Plain, Settings, pack, unpack
 from .to_small_page import page
-from .ways import MASKED, PATTERN, REPAIRED, SINGLE, SLICES, Way, rows_of
+from .ways import ALIKE, MASKED, PATTERN, REPAIRED, SINGLE, SLICES, Way, rows_of
 
 # Beside what 2:4 implies; of all MACs, and chosen before anything was run.
 FURTHER_TARGETS = (0.3, 0.7)
 CALIBRATION = 512  # training images
 SEEDS = 3  # of these images, which only a repair looks at
-GOES = 5  # at timing
+GOES = 9  # at timing
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Made:
     def model(self) -> nn.Module:
         """The one to be timed and saved; those of other seeds have the same shape."""
         return self.results[0].model
+
+    @property
+    def axes(self) -> list[str]:
+        """The modules that something leaves."""
+        return list(self.results[0].recipe["axes"])
 
 
 def run(settings: Settings) -> Plain:
@@ -88,7 +93,9 @@ def _made(settings: Settings, model: str) -> Iterable[Made]:
     own, shared = settings.of(model), Shared()
     own.pop("model")
 
-    def pruned(way: Way, ratio: float | None, seeds: int = 1) -> Made:
+    def pruned(
+        way: Way, ratio: float | None, seeds: int = 1, axes: Sequence[str] | None = None
+    ) -> Made:
         results = [
             prune(
                 model,
@@ -97,6 +104,7 @@ def _made(settings: Settings, model: str) -> Iterable[Made]:
                 granularity=way.granularity,
                 by="macs",
                 repair=way.repair,
+                axes=axes,
                 evaluate=True,
                 timed=False,
                 calibration=CALIBRATION,
@@ -112,7 +120,10 @@ def _made(settings: Settings, model: str) -> Iterable[Made]:
 
     pattern = pruned(PATTERN, None)
     for target in sorted((pattern.target, *FURTHER_TARGETS)):
-        yield pruned(SINGLE, target)
+        single = pruned(SINGLE, target)
+        yield single
+        if single.axes != pattern.axes:
+            yield pruned(ALIKE, target, axes=pattern.axes)
         if target == pattern.target:
             yield pattern
         yield pruned(SLICES, target)
@@ -156,6 +167,7 @@ def _row(made: Made) -> Plain:
     return {
         "target": made.target,
         "way": made.way.name,
+        "axes": made.axes,
         "macs": first.got,
         "params": nonzero(first.model),
         "held": first.after.params,

@@ -13,16 +13,17 @@ NOTE = """\
 Weight pruning "does not bring realistic acceleration on GPUs", which the paper leaves open. Here
 DIMAP removes the same MACs as single weights, as two of every four weights, and as slices (MLP
 channels and heads), which alone make the model smaller; `lstsq` then refits what stays on
-{calibration} training images without labels. One shot, no training. The targets are what 2:4
-implies, which cannot be chosen, and {further} of the MACs.
+{calibration} training images without labels. Where single weights would also leave modules that 2:4
+and slices spare, as in ConvNeXt, a row of their own spares these too. One shot, no training. The
+targets are what 2:4 implies, which cannot be chosen, and {further} of the MACs.
 
 MACs of masks are *implied*: layers counted by their density. Those of slices are what the model
-computes. Top-1 is on {images:,} test images, in brackets the interval of 95 % (of other test
-images of the same kind); with lstsq it is the mean of {repeats} draws of calibration images, all
-within {spread:.2f} points of each other, and the others depend on no draw. Parameters are
-non-zero ones / all that are held. Latency and sizes are multiples of the dense model's. All models
-of a table were timed side by side, in {goes} goes: the median of the goes, in brackets the lowest
-and the highest. *File* is the saved weights and, at a bit each, masks. *At best* is computed, not
+computes. Top-1 is on {images:,} test images, in brackets the interval of 95 % (of other test images
+of the same kind); with lstsq it is the mean of {repeats} draws of calibration images, those of one
+row within {spread:.2f} points of each other, and the others depend on no draw. Parameters are non-
+zero ones / all that are held. Latency and sizes are multiples of the dense model's. All models of a
+table were timed side by side, in {goes} goes: the median of the goes, in brackets the lowest and
+the highest. *File* is the saved weights and, at a bit each, masks. *At best* is computed, not
 saved: the values that stay, and the masks.
 
 A 2:4 model needs CUDA devices with sparse tensor cores to be faster (compute capability 8.0 or
@@ -88,7 +89,10 @@ def _model(name: str, found: Plain, pairs: Sequence[Plain]) -> str:
     targets = dict.fromkeys(row["target"] for row in rows)
     own = [pair for pair in pairs if pair["model"] == name]
     steps = [_step(found, target, own) for target in targets]
-    return "\n\n".join([f"**{name}**", table(HEADINGS, lines), "\n".join(steps)])
+    ways = {row["way"]: "+".join(row["axes"]) for row in rows}
+    where = ", ".join(f"*{way}* in {axes}" for way, axes in ways.items())
+    said = f"**{name}**. What leaves, the same fraction of each module: {where}."
+    return "\n\n".join([said, table(HEADINGS, lines), "\n".join(steps)])
 
 
 def _line(row: Plain, dense: Plain) -> list[str]:

@@ -17,10 +17,12 @@ class Way:
 
 
 SINGLE = Way("single weights", "weight")
+# Not in a module that 2:4 and slices leave alone, such as ConvNeXt's depthwise convolutions.
+ALIKE = Way("single weights where 2:4 is", "weight")
 PATTERN = Way("2:4", "2:4")
 SLICES = Way("slices", "slice")
 REPAIRED = Way("slices + lstsq", "slice", "lstsq")
-MASKED = (SINGLE, PATTERN)
+MASKED = (SINGLE, ALIKE, PATTERN)
 
 
 def rows_of(found: Plain, way: Way, target: float | None = None) -> list[Plain]:
