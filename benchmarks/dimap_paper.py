@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
-from paper import claims, finetuned, pictures, sizes, unstructured
+from paper import claims, finetuned, pictures, sizes, slice_score, to_small, unstructured
 from paper.parts import Part, Settings, write
 from paper.report import write_report
 
@@ -46,9 +46,11 @@ PARTS: tuple[Part, ...] = (
     unstructured.PART,
     finetuned.PART,
     pictures.PART,
+    to_small.PART,
+    slice_score.PART,
 )
 OF_ANY_MODEL = ("sizes", "unstructured", "finetuned", "pictures")
-NEED_IMAGES = ("unstructured", "finetuned")
+NEED_IMAGES = ("unstructured", "finetuned", "small", "slice_score")
 RESULTS = Path(__file__).parent / "results" / "dimap_paper"
 RUNS = Path("runs") / "dimap_paper"
 ZOO_EPOCHS, ZOO_REPEATS = 2, 3

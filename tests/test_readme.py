@@ -17,6 +17,7 @@ README = (ROOT / "README.md").read_text()
 RECOVERY = (ROOT / "docs" / "recovery.md").read_text()
 WEIGHTS = (ROOT / "docs" / "weight_level.md").read_text()
 COMPARE = (ROOT / "docs" / "compare.md").read_text()
+DIMAP = (ROOT / "docs" / "dimap.md").read_text()
 
 
 def blocks(language, page=README):
@@ -90,7 +91,13 @@ def test_the_answer_is_that_of_the_report():
     assert report["origin"]["missing"] == 0
 
 
-PAGES = {"readme": README, "recovery": RECOVERY, "weights": WEIGHTS, "compare": COMPARE}
+PAGES = {
+    "readme": README,
+    "recovery": RECOVERY,
+    "weights": WEIGHTS,
+    "compare": COMPARE,
+    "dimap": DIMAP,
+}
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
