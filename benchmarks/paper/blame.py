@@ -118,10 +118,10 @@ def blame_page(found: Mapping[str, Plain]) -> str:
                 rows,
             ),
             "*Variation* is the standard deviation of energies (squared norms) over their mean, "
-            "median over axes. Among weights it is large, so Eq. 10 mostly goes by a weight's own "
-            "size. Among the slices of an axis it is small, so the k-th best has a score near 1/k, "
-            "whatever it does; one threshold then leaves every axis of a pool the same *number* of "
-            "slices, so that it protects axes of few slices and empties those of many:",
+            "median over axes. Single weights differ widely, so Eq. 10 mostly goes by a weight's "
+            "own size. Where slices differ little, as heads do, the k-th best of an axis scores "
+            "about 1/k whatever it does, so that one threshold leaves every axis the same *number* "
+            "of slices:",
             "\n".join(_said(model, data) for model, data in found.items()),
         )
     )

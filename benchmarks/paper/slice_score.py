@@ -45,7 +45,6 @@ def run(settings: Settings) -> Plain:
     repaired = {entry: bench.row(entry, REPAIR, SEEDS) for entry in [chosen, *rivals]}
     return {
         "images": {split: bench.images(split) for split in SPLITS},
-        "says": {variant.name: variant.says for variant in VARIANTS},
         "chosen": chosen,
         "rivals": rivals,
         "rows": [_figures(entry, row) for entry, row in rows.items()],
@@ -168,6 +167,7 @@ def _where(data: Plain) -> str:
 
 
 def _variants_table(data: Plain) -> str:
+    says = {variant.name: variant.says for variant in VARIANTS}
     margins = {(m["score"], m["scope"]): m for m in data["margins"]}
     rows = sorted(data["rows"], key=lambda row: row["mean_lost"]["train"])
     return table(
@@ -176,7 +176,7 @@ def _variants_table(data: Plain) -> str:
             (
                 f"`{row['score']}`",
                 row["scope"],
-                data["says"].get(row["score"], "for comparison"),
+                says.get(row["score"], "for comparison"),
                 f"{row['mean_lost']['train']:.2f}",
                 f"{row['mean_lost']['test']:.2f}",
                 *_behind(margins.get((row["score"], row["scope"]))),

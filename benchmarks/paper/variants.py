@@ -113,13 +113,13 @@ def added(axis: Axis) -> Tensor:
 
 
 VARIANTS: tuple[Variant, ...] = (
-    Variant("plain", "mean of the layers' distortions", plain),
-    Variant("plain/weight", "the same, per weight", per_weight(plain)),
-    Variant("plain*slices", "the same, beside a mean slice's", per_share(plain)),
-    Variant("least/weight", "least of the layers' distortions, per weight", per_weight(least)),
+    Variant("plain", "mean distortion of all layers that hold the slice", plain),
+    Variant("plain/weight", "plain, per weight that leaves", per_weight(plain)),
+    Variant("plain*slices", "plain, beside that of a mean slice", per_share(plain)),
+    Variant("least/weight", "least distortion of these layers, per weight", per_weight(least)),
     Variant("readers", "distortion of the layers that read the slice", readers),
-    Variant("readers/weight", "the same, per weight", per_weight(readers)),
-    Variant("readers*slices", "the same, beside a mean slice's", per_share(readers)),
+    Variant("readers/weight", "readers, per weight that leaves", per_weight(readers)),
+    Variant("readers*slices", "readers, beside that of a mean slice", per_share(readers)),
     Variant("product/weight", "coupled layers multiplied, per weight", per_weight(product)),
     Variant("added/weight", "coupled layers added as one, per weight", per_weight(added)),
     Variant("weights/weight", "Eq. 10 of each weight, mean over the slice", per_weight(of_weights)),
