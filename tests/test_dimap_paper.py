@@ -262,6 +262,10 @@ def test_parameters_are_the_papers_and_macs_are_if_densities_are_even(swin_t):
     for row in swin_t:
         assert sizes.agrees(row, "params", 0.1)
         assert sizes.agrees(row, "macs", 0.2, even=True)
+    prunable = 25_878_528  # 12 C^2 of every block
+    for row, fraction in zip(swin_t[1:], published.FRACTIONS.values(), strict=True):
+        removed = 1e6 * (swin_t[0]["params"] - row["params"])
+        assert removed == pytest.approx(fraction * prunable, abs=1)
 
 
 def test_early_layers_keep_more_so_macs_fall_less(swin_t):
@@ -412,9 +416,13 @@ def test_an_advantage_grows_only_to_a_significant_largest(last, verdict, expecte
     assert judging.grows(table_3(*pairs)).verdict == expected
 
 
-def tuned(verdict: str, difference: float = -0.5, against: str = "one") -> dict:
+def tuned(
+    verdict: str, difference: float = -0.5, against: str = "one", kept_start: int = 0
+) -> dict:
     one = {"model": "swin_micro", "name": "DIMAP3", "against": against, "adjusted": 0.01}
-    known = {"settings": {"epochs": 2}, "seeds": [0], "recipe": "quick", "models": {}}
+    rows = [{"name": "DIMAP3", "kept_start": kept_start}]
+    known = {"settings": {"epochs": 2}, "seeds": [0], "recipe": "quick"}
+    known["models"] = {"swin_micro": {"rows": rows}}
     return {
         "finetuned": {**known, "pairs": [{**one, "verdict": verdict, "difference": difference}]}
     }
@@ -425,6 +433,8 @@ def test_claims_of_fine_tuning_follow_the_tests():
     assert judging.three_better_after_training(tuned("tie")).verdict == judging.NOT
     assert judging.little_lost(tuned("worse", -0.81, "dense")).verdict == judging.SMALL
     assert judging.little_lost(tuned("worse", -0.82, "dense")).verdict == judging.NOT
+    unmoved = tuned("tie", -0.1, "dense", kept_start=1)
+    assert judging.little_lost(unmoved).verdict == judging.UNCHECKED
     nothing = {"finetuned": {"pairs": [], "models": {}}}
     assert judging.three_better_after_training(nothing).verdict == judging.UNCHECKED
     assert judging.table_1_accuracies(nothing).verdict == judging.UNCHECKED

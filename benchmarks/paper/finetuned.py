@@ -143,10 +143,16 @@ def _plain(found: Plain) -> Plain:
                 "name": row["way"].name,
                 "before": _without_answers(row["before"]),
                 "after": [_without_answers(one) for one in row["after"].values()],
+                "kept_start": _kept_start(row),
             }
             for row in found["rows"]
         ],
     }
+
+
+def _kept_start(row: Plain) -> int:
+    """Return in how many runs no epoch was better than the start, which was kept then."""
+    return sum(one["correct"] == row["before"]["correct"] for one in row["after"].values())
 
 
 def _without_answers(one: Plain) -> Plain:
@@ -197,8 +203,9 @@ imply. **Bold** differences are significant: McNemar's exact test on the same im
 Holm's correction over the pairs of a column, at 5 %, and every seed of the same sign."""
 TRAINING = """\
 It went by the recipe `{recipe}`, {epochs} epochs, learning rate {lr:g}, with {seeds} and otherwise
-the same settings; the epoch that validates best is kept, the start being one of them. Top-1 after
-it is the mean over the seeds, ± their standard deviation if there are several."""
+the same settings; the epoch that validates best is kept, or the start if none is better (*start
+kept*). Top-1 after it is the mean over the seeds, ± their standard deviation if there are
+several."""
 NO_TRAINING = "None was asked for here (`--finetune none`)."
 
 
@@ -218,7 +225,7 @@ def _model(data: Plain, model: str) -> str:
     found = data["models"][model]
     published = TABLE_1.get(model, {})
     headings = ["", "params, M", "MACs, M", "top-1 one shot", "top-1 trained", "top-5 trained"]
-    headings += ["− dense", "three − one module"]
+    headings += ["start kept", "− dense", "three − one module"]
     headings += (
         [f"paper's {one}" for one in ("top-1", "top-5", "params, M", "MACs, M")]
         if published
@@ -226,7 +233,7 @@ def _model(data: Plain, model: str) -> str:
     )
     dense, sized = found["dense"], found["rows"][0]["before"]
     first = ["dense", *_millions(sized["dense_params"], sized["dense_macs"])]
-    rows = [[*first, f"{dense['top1']:.2f}", "", f"{dense['top5']:.2f}", "", ""]]
+    rows = [[*first, f"{dense['top1']:.2f}", "", f"{dense['top5']:.2f}", "", "", ""]]
     for row in found["rows"]:
         before, after = row["before"], row["after"]
         rows.append(
@@ -236,6 +243,7 @@ def _model(data: Plain, model: str) -> str:
                 f"{before['masked']['top1']:.2f}",
                 _mean([one["top1"] for one in after]),
                 _mean([one["top5"] for one in after]),
+                f"{row['kept_start']} of {len(after)}" if after else "",
                 _difference(data, model, row["name"], "dense"),
                 _difference(data, model, row["name"], "one"),
             ]

@@ -204,8 +204,15 @@ def _of_pairs(found: Plain, pairs: Sequence[Plain], holds: bool) -> Finding:
         f"adjusted p {pair['adjusted']:.2g})"
         for pair in pairs
     )
-    recipe = f"recipe {found['recipe']}, {epochs} epochs, seeds: {seeds}"
-    return Finding(_verdict(holds, [pair["model"] for pair in pairs]), f"{said}; {recipe}")
+    said += f"; recipe {found['recipe']}, {epochs} epochs, seeds: {seeds}"
+    if all(_row(found, pair)["kept_start"] == seeds for pair in pairs):
+        return Finding(UNCHECKED, f"{said}; no epoch was better than the start: not trained at all")
+    return Finding(_verdict(holds, [pair["model"] for pair in pairs]), said)
+
+
+def _row(found: Plain, pair: Plain) -> Plain:
+    rows: list[Plain] = found["models"][pair["model"]]["rows"]
+    return next(row for row in rows if row["name"] == pair["name"])
 
 
 def table_1_accuracies(parts: Parts) -> Finding:
