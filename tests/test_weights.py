@@ -196,6 +196,13 @@ def test_lamp_scores_weights_as_dimap_does_and_differs_in_where_they_compete(fam
     assert (lamp.scope, dimap.weight_scope) == ("model", "kind")
 
 
+def test_single_weights_compete_where_the_criterion_says_unless_told_otherwise():
+    def scope(level, chosen=None):
+        return prune("vit_micro", "dimap", 0.3, granularity=level, scope=chosen).recipe["scope"]
+
+    assert (scope("slice"), scope("weight"), scope("weight", "axis")) == ("model", "kind", "axis")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_wanda_is_the_weight_times_the_size_of_its_input(family):
     model, images, _ = traced(family)

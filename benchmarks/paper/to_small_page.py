@@ -91,7 +91,7 @@ def _model(name: str, found: Plain, pairs: Sequence[Plain]) -> str:
     steps = [_step(found, target, own) for target in targets]
     ways = {row["way"]: "+".join(row["axes"]) for row in rows}
     where = ", ".join(f"*{way}* in {axes}" for way, axes in ways.items())
-    said = f"**{name}**. What leaves, the same fraction of each module: {where}."
+    said = f"**{name}**. What something leaves: {where}."
     return "\n\n".join([said, table(HEADINGS, lines), "\n".join(steps)])
 
 
