@@ -214,12 +214,15 @@ class Axis:
         members: Every parameter dimension that shrinks with it.
         norms: Modules that normalise over it, with the positions each slice owns,
             (size, k) int64; they may have no parameters at all.
+        price: What one slice saves of the budget while all others are there, in MACs or slices;
+            None if the budget counts parameters, or nobody said.
     """
 
     spec: AxisSpec
     size: int
     members: tuple[Member, ...]
     norms: Mapping[str, Tensor] = field(default_factory=dict)
+    price: float | None = None
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from .errors import BudgetError, DataError
 from .graph import trace
 from .measure import mac_terms, param_terms
 from .plan import Budget, By, Plan, Term, make_plan
+from .price import priced
 from .recipes import Recipe
 from .reconstruct import repair_
 from .repairs.base import Repair
@@ -160,17 +161,21 @@ def take_step(
     chosen = (choices.kinds, choices.include, choices.exclude)
     with watch("trace"):
         axes = traced(now, *chosen, shared)
+        total, terms = _costs(axes, now, choices.by)
     with watch("score"):
-        seen = (now.model, chosen, choices.data, choices.calibration, choices.seed)
+        seen = (now.model, chosen, choices.by, choices.data, choices.calibration, choices.seed)
         scores = shared.once(
             "scores",
             (seen, choices.criterion),
-            lambda: choices.criterion(_informed(axes, now, choices, shared, seen)),
+            lambda: choices.criterion(
+                _informed(priced(axes, choices.by, terms), now, choices, shared, seen)
+            ),
         )
     with watch("plan"):
-        cost = before.cost if before else _costs(axes, subject, choices.by)[0]
+        cost = before.cost if before else total
         lengths = _lengths(before.cut.axes if before else axes)
-        last = Cut(now, axes, _planned(axes, scores, ratio, now, choices, cost, lengths))
+        plan = _planned(axes, scores, ratio, choices, (total, terms), cost, lengths)
+        last = Cut(now, axes, plan)
         whole = _together(before.cut, last) if before else last
     small, done = _carry_out(last if choices.recipe else whole, choices, watch)
     if choices.recipe is not None:
@@ -253,13 +258,13 @@ def _planned(
     axes: Sequence[Axis],
     scores: Sequence[Tensor],
     ratio: float,
-    subject: Subject,
     choices: Choices,
+    now: tuple[float, tuple[Term, ...]],
     cost: float,
     lengths: Mapping[str, int],
 ) -> Plan:
     """Plan for what is still to be removed; the plan says how much of the original is gone."""
-    total, terms = _costs(axes, subject, choices.by)
+    total, terms = now
     left = (1 - ratio) * cost
     if left >= total:
         raise BudgetError(

@@ -12,6 +12,7 @@ import references
 import torch
 from conftest import FAMILIES, axes_of, kinds_of, toy, traced
 
+from prunekit import prune
 from prunekit.axis import AUX, Axis, AxisSpec, Member
 from prunekit.calibrate import gather
 from prunekit.criteria import CRITERIA
@@ -20,6 +21,7 @@ from prunekit.criteria.order import descending
 from prunekit.errors import CriterionError
 from prunekit.plan import Plan
 from prunekit.plugin import configured
+from prunekit.shared import Shared
 from prunekit.shrink import masked
 
 BUILT_IN = CRITERIA.builtin_names()
@@ -83,6 +85,31 @@ def test_dimap_is_the_distortion_of_the_layers_that_read_per_weight_that_leaves(
         return [s / freed for s in references.dimap(references.reading_layers_of(axis))]
 
     assert_scores(family, ("dimap", reference))
+
+
+def test_dimap_goes_by_the_price_of_a_slice_unless_it_is_plain():
+    axes = traced("swin")[2]
+    dear = [replace(axis, price=5.0) for axis in axes]
+    dimap, plain = CRITERIA.get("dimap"), CRITERIA.get("dimap").configure(plain=True)
+    for axis, by_weight, by_price in zip(axes, dimap(axes), dimap(dear), strict=True):
+        torch.testing.assert_close(by_price * 5, by_weight * axis.weights_per_slice)
+    assert all(map(torch.equal, plain(axes), plain(dear)))
+
+
+@pytest.mark.parametrize("budget", ["macs", "slices"])
+def test_scores_are_told_what_the_budget_counts(budget):
+    seen = []
+
+    def recorded(axes):
+        seen.extend(axis.price for axis in axes)
+        return [torch.rand(axis.size) for axis in axes]
+
+    shared = Shared()
+    for by in (budget, "params"):
+        prune("vit_micro", Criterion("recorded", recorded), 0.3, by=by, shared=shared)
+    count = len(seen) // 2
+    assert all(price == 1 if budget == "slices" else price > 1e3 for price in seen[:count])
+    assert set(seen[count:]) == {None}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,6 +18,7 @@ LAYERS = (
         "graph",
         "shrink",
         "measure",
+        "price",
         "calibrate",
         "models",
         "masks",

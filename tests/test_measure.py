@@ -18,7 +18,8 @@ from prunekit.measure import (
     peak_memory,
     stats,
 )
-from prunekit.plan import Budget, make_plan
+from prunekit.plan import Budget, Plan, make_plan
+from prunekit.price import priced
 from prunekit.shrink import shrunk
 
 FLOAT = 4  # bytes
@@ -87,6 +88,23 @@ def test_a_plan_by_macs_predicts_the_small_model_s_macs_exactly(name, kind):
     small = shrunk(model, axes, plan, adapter_of(name))
     assert whole * (1 - plan.got) == pytest.approx(stats(small, images).macs, rel=1e-12)
     assert plan.got > 0.1
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_the_price_of_a_slice_is_what_the_model_saves_without_it(name):
+    model, images, axes = traced(name)
+    by_macs = priced(axes, "macs", mac_terms(model, axes, images))
+    for axis in (axis for axis in by_macs if axis.spec.groups == 1 and not axis.spec.match):
+        plan = Plan({axis.name: tuple(range(1, axis.size))}, {axis.name: axis.size}, "macs", 0, 0)
+        small = shrunk(model, [axis], plan, adapter_of(name))
+        saved = stats(model, images).macs - stats(small, images).macs
+        assert axis.price == pytest.approx(saved, rel=1e-9), axis.name
+
+
+def test_slices_cost_one_where_slices_are_counted_and_no_price_is_set_for_weights():
+    axes = traced("swin")[2]
+    assert {axis.price for axis in priced(axes, "slices", ())} == {1}
+    assert {axis.price for axis in priced(axes, "params", ())} == {None}
 
 
 @pytest.mark.parametrize("name", TOYS)

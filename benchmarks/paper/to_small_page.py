@@ -13,8 +13,7 @@ NOTE = """\
 Zeros do not make a dense kernel faster, and the paper leaves acceleration open. Here DIMAP removes
 the same MACs as single weights, as two of every four weights, and as slices (MLP channels and
 heads), which alone make the model smaller; `lstsq` then refits what stays on {calibration} training
-images without labels. DIMAP's price of a slice is in weights, which costs slices something here,
-where MACs are counted (see docs/dimap.md). Where single weights would also leave modules that 2:4
+images without labels. Where single weights would also leave modules that 2:4
 and slices spare, as in ConvNeXt, a row of their own spares these too. One shot, no training. The
 targets are what 2:4 implies, which cannot be chosen, and {further} of the MACs.
 

@@ -14,7 +14,7 @@ from .order import descending
 
 @criterion("dimap", scope="model", weight_level=True, weight_scope="kind")
 def dimap(axes: Sequence[Axis], *, plain: bool = False) -> list[Tensor]:
-    """Score a slice by the distortion its removal causes, for every weight that leaves with it.
+    """Score a slice by the distortion its removal causes, for what its removal saves.
 
     Cutting a slice out is the same as zeroing the columns that read it, of fc2 or of the
     attention's projection, and then the rows that wrote it no longer matter. So the paper's
@@ -23,14 +23,14 @@ def dimap(axes: Sequence[Axis], *, plain: bool = False) -> list[Tensor]:
     layer l. A slice leaves all its layers at once, so they share one order of elimination:
     ascending t(i) = sum_l e_l(i) / sum_k e_l(k). With slices sorted by descending t,
 
-        score(j) = mean over l of  e_l(j) / (e_l(1) + ... + e_l(j)),  over its weights
+        score(j) = mean over l of  e_l(j) / (e_l(1) + ... + e_l(j)),  over its price
 
     which is what a layer loses, relative to what it still holds when j's turn comes. Going by
     the least of these is a greedy way to keep the product of all norms, the constant of the
-    bound, as large as can be. For single weights each step costs one weight; a slice costs all
-    that leave with it, in every layer, so its score is a price. That is what lets heads and MLP
-    channels compete with each other. No data is needed. docs/dimap.md has the derivation and
-    what was measured.
+    bound, as large as can be. Single weights all save the same; a slice saves all the weights
+    that leave with it, in every layer, or their MACs where the budget counts those, and that is
+    its price. It is what lets heads and MLP channels compete with each other. No data is needed.
+    docs/dimap.md has the derivation and what was measured.
 
     Args:
         axes: What may shrink.
@@ -48,7 +48,7 @@ def dimap(axes: Sequence[Axis], *, plain: bool = False) -> list[Tensor]:
 
 def _scored(axis: Axis, plain: bool) -> Tensor:
     score = distortion(_energies(axis.voters if plain else axis.readers))
-    return score if plain else score.div_(axis.weights_per_slice)
+    return score if plain else score / (axis.price or axis.weights_per_slice)
 
 
 def _energies(layers: Sequence[Member]) -> Tensor:
