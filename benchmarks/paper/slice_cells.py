@@ -16,12 +16,13 @@ from prunekit.criteria.base import Criterion
 from prunekit.data import Data, Images, batches, open_data
 from prunekit.measure import EVAL_BATCH, hits
 from prunekit.models import build
+from prunekit.plan import By
 from prunekit.shared import Shared
 
 from .parts import Cells, Correct, Plain, Settings, pack, unpack
 from .variants import VARIANTS
 
-RATIOS = (0.3, 0.5, 0.7)  # of all parameters
+RATIOS = (0.3, 0.5, 0.7)  # of all parameters, or of all MACs
 SPLITS = ("train", "test")
 
 Entry = tuple[str, str]  # a variant's or criterion's name, and its scope
@@ -72,10 +73,12 @@ class Bench:
         """Return how many images a split has."""
         return len(self._split(self._settings.models[0], split))  # type: ignore[arg-type]
 
-    def row(self, entry: Entry, repair: str, seeds: Sequence[int]) -> Row:
+    def row(self, entry: Entry, repair: str, seeds: Sequence[int], by: By = "params") -> Row:
         """Return what comes of one variant or criterion, repaired or not."""
         grid = list(product(self._settings.models, RATIOS))
-        cells = {where: {s: self._cell(where, entry, repair, s) for s in seeds} for where in grid}
+        cells = {
+            where: {s: self._cell(where, entry, repair, s, by) for s in seeds} for where in grid
+        }
         first = {where: found[seeds[0]] for where, found in cells.items()}
         dense = {model: self._dense(model) for model in self._settings.models}
         return Row(
@@ -100,19 +103,20 @@ class Bench:
     def _dense(self, model: str) -> Plain:
         return self._cells.once({"model": model}, lambda: self._answered(build(model).model, model))
 
-    def _cell(self, where: Where, entry: Entry, repair: str, seed: int) -> Plain:
+    def _cell(self, where: Where, entry: Entry, repair: str, seed: int, by: By) -> Plain:
         cell = dict(zip(("model", "ratio", "score", "scope"), (*where, *entry), strict=True))
         return self._cells.once(
-            {**cell, "repair": repair, "seed": seed},
-            lambda: self._pruned(where, entry, repair, seed),
+            {**cell, "by": by, "repair": repair, "seed": seed},
+            lambda: self._pruned(where, entry, repair, seed, by),
         )
 
-    def _pruned(self, where: Where, entry: Entry, repair: str, seed: int) -> Plain:
+    def _pruned(self, where: Where, entry: Entry, repair: str, seed: int, by: By) -> Plain:
         (model, ratio), (name, scope) = where, entry
         result = prune(
             **{**self._settings.of(model), "seed": seed},
             criterion=criterion(name),
             ratio=ratio,
+            by=by,
             scope=scope,
             repair=repair,
             shared=self._shared,
@@ -120,7 +124,7 @@ class Bench:
         made = (model, repair, seed if repair != "none" else None, *result.plan.kept.values())
         if made not in self._answers:
             self._answers[made] = self._answered(result.model, model)
-        print(*where, *entry, repair, seed, f"got {result.got:.3f}", flush=True)
+        print(*where, *entry, by, repair, seed, f"got {result.got:.3f}", flush=True)
         return {**self._answers[made], "got": result.got, "kept": kept(result)}
 
     def _answered(self, net: nn.Module, model: str) -> Plain:

@@ -25,6 +25,7 @@ from .slice_cells import RATIOS, SPLITS, Bench, Entry, Row
 from .variants import VARIANTS
 
 PLAIN: Entry = ("plain", "kind")
+DIMAP: Entry = ("dimap", "model")  # as it is built in, so that it knows what the budget counts
 OTHERS = ("lamp", "magnitude", "taylor")
 SCOPES = ("kind", "model")
 SEEDS = (0, 1, 2)  # of calibration images
@@ -54,6 +55,9 @@ def run(settings: Settings) -> Plain:
             "none": _duels(rows[chosen], {entry: rows[entry] for entry in rivals}),
             REPAIR: _duels(repaired[chosen], {entry: repaired[entry] for entry in rivals}),
         },
+        "by_macs": [
+            _figures(e, bench.row(e, "none", SEEDS[:1], "macs")) for e in (DIMAP, chosen, PLAIN)
+        ],
         "blame": {model: blame(settings.of(model), (PLAIN, chosen)) for model in settings.models},
     }
 
@@ -154,6 +158,8 @@ def page(data: Plain) -> str:
             "### Where the choice stands, on test images",
             _cells_table(data),
             _duels_said(data),
+            "### By MACs",
+            _macs_table(data),
             "### Why the plain score falls behind",
             blame_page(data["blame"]),
         )
@@ -234,6 +240,28 @@ def _duels_said(data: Plain) -> str:
         "better, ▲ those in which it is worse, both by McNemar's exact test in every seed, "
         f"adjusted by Holm for all cells of a kind.\n\n{_counts(data)}"
     )
+
+
+def _macs_table(data: Plain) -> str:
+    """Points lost where MACs are counted, by what a slice is priced in."""
+    rows = data["by_macs"]
+    cells = [(cell["model"], cell["ratio"]) for cell in rows[0]["cells"]]
+    lines = [
+        (model, f"{ratio:.0%}", *(_both(row["cells"][n]["lost"]) for row in rows))
+        for n, (model, ratio) in enumerate(cells)
+    ]
+    means = ("mean", "", *(_both(row["mean_lost"]) for row in rows))
+    return (
+        "Points lost in one shot, training / test images, with so much of the MACs removed. The "
+        "built-in `dimap` is the choice with a price in what the budget counts, here MACs.\n\n"
+        + table(
+            ("model", "removed", "priced in MACs", "in weights", "plain, kind"), [*lines, means]
+        )
+    )
+
+
+def _both(lost: Plain) -> str:
+    return " / ".join(f"{lost[split]:.2f}" for split in SPLITS)
 
 
 def _counts(data: Plain) -> str:
