@@ -8,6 +8,7 @@ from conftest import TOYS, adapter_of, kinds_of, of_kind, random_plan, traced
 from torch import nn
 from torch.nn import functional as F
 
+from prunekit.axis import Axis, AxisSpec, Member
 from prunekit.errors import DataError
 from prunekit.measure import (
     accuracy,
@@ -18,7 +19,7 @@ from prunekit.measure import (
     peak_memory,
     stats,
 )
-from prunekit.plan import Budget, Plan, make_plan
+from prunekit.plan import Budget, Plan, Term, make_plan
 from prunekit.price import priced
 from prunekit.shrink import shrunk
 
@@ -99,6 +100,14 @@ def test_the_price_of_a_slice_is_what_the_model_saves_without_it(name):
         small = shrunk(model, [axis], plan, adapter_of(name))
         saved = stats(model, images).macs - stats(small, images).macs
         assert axis.price == pytest.approx(saved, rel=1e-9), axis.name
+
+
+def test_a_layer_that_reads_and_writes_an_axis_is_paid_for_once():
+    slices, weight = torch.arange(4).unsqueeze(1), torch.rand(4, 4)
+    both = tuple(Member("w", "w", dim, slices, weight) for dim in (0, 1))
+    term = Term(16, (("w", 0), ("w", 1)))
+    (axis,) = priced([Axis(AxisSpec("square", "w"), 4, both)], "macs", [term])
+    assert axis.price == 16 - 9
 
 
 def test_slices_cost_one_where_slices_are_counted_and_no_price_is_set_for_weights():
