@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunekit import prune, zoo
 from prunekit.axis import Axis, Member
-from prunekit.data import batches
+from prunekit.data import Images, batches
 from prunekit.measure import EVAL_BATCH, hits
 from prunekit.plan import Plan
 from prunekit.shared import Shared
@@ -45,10 +45,7 @@ def blame(model: Plain, entries: Sequence[Entry]) -> Plain:
     images = opened(model["model"], model["data"] or zoo.DATA).calibration
     assert images is not None, "blame is put on training images"
 
-    def top1(net: nn.Module) -> float:
-        return float(100 * hits(net, batches(images, EVAL_BATCH))[:, 0].float().mean())
-
-    dense = top1(subject.model)
+    dense = _top1(subject.model, images)
     plans = [
         prune(**model, criterion=criterion(name), ratio=RATIO, scope=scope).plan
         for name, scope in entries
@@ -56,26 +53,31 @@ def blame(model: Plain, entries: Sequence[Entry]) -> Plain:
 
     def alone(axis: Axis, plan: Plan) -> Plain:
         kept = plan.kept[axis.name]
+        if len(kept) == axis.size:
+            return {"kept": 1.0, "lost": 0.0}
         own = replace(plan, kept={axis.name: kept}, sizes={axis.name: axis.size})
-        lost = dense - top1(masked(subject.model, [axis], own)) if len(kept) < axis.size else 0.0
+        lost = dense - _top1(masked(subject.model, [axis], own), images)
         return {"kept": len(kept) / axis.size, "lost": lost}
 
+    rows = [{**_known(axis), "alone": [alone(axis, plan) for plan in plans]} for axis in axes]
+    return {"entries": list(entries), "axes": rows}
+
+
+def _top1(net: nn.Module, images: Images) -> float:
+    return float(100 * hits(net, batches(images, EVAL_BATCH))[:, 0].float().mean())
+
+
+def _known(axis: Axis) -> Plain:
+    """Return what is known of an axis before anything is cut."""
     return {
-        "entries": list(entries),
-        "axes": [
-            {
-                "name": axis.name,
-                "kind": axis.kind,
-                "size": axis.size,
-                "weights": axis.size * axis.weights_per_slice,
-                "variation": {
-                    "slices": _variation(distortable(axis)),
-                    "weights": _variation(torch.cat([_squares(m) for m in axis.readers])),
-                },
-                "alone": [alone(axis, plan) for plan in plans],
-            }
-            for axis in axes
-        ],
+        "name": axis.name,
+        "kind": axis.kind,
+        "size": axis.size,
+        "weights": axis.size * axis.weights_per_slice,
+        "variation": {
+            "slices": _variation(distortable(axis)),
+            "weights": _variation(torch.cat([_squares(m) for m in axis.readers])),
+        },
     }
 
 
