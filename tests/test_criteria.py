@@ -94,6 +94,8 @@ def test_dimap_goes_by_the_price_of_a_slice_unless_it_is_plain():
     for axis, by_weight, by_price in zip(axes, dimap(axes), dimap(dear), strict=True):
         torch.testing.assert_close(by_price * 5, by_weight * axis.weights_per_slice)
     assert all(map(torch.equal, plain(axes), plain(dear)))
+    useless, useful = (dimap([replace(axes[0], price=price)])[0] for price in (0.0, 100.0))
+    torch.testing.assert_close(useless, useful * 100)  # finite, and to be kept
 
 
 @pytest.mark.parametrize("budget", ["macs", "slices"])

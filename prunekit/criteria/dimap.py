@@ -48,7 +48,12 @@ def dimap(axes: Sequence[Axis], *, plain: bool = False) -> list[Tensor]:
 
 def _scored(axis: Axis, plain: bool) -> Tensor:
     score = distortion(_energies(axis.voters if plain else axis.readers))
-    return score if plain else score / (axis.price or axis.weights_per_slice)
+    return score if plain else score / _price(axis)
+
+
+def _price(axis: Axis) -> float:
+    """Return what a slice saves; what saves nothing of the budget is dear, and leaves last."""
+    return axis.weights_per_slice if axis.price is None else max(axis.price, 1.0)
 
 
 def _energies(layers: Sequence[Member]) -> Tensor:
