@@ -46,13 +46,15 @@ from torch_pruning_side import (
     search,
 )
 
-from prunekit import PruneError, prune, zoo
+from prunekit import PruneError, prune
 from prunekit.adapters.base import adapter_for
 from prunekit.criteria import CRITERIA
-from prunekit.data import Data, InputSpec, batches, open_data
 from prunekit.engine import configure
-from prunekit.measure import accuracy
-from prunekit.models import build
+from prunekit.inputs import zoo
+from prunekit.inputs.architectures import build
+from prunekit.inputs.data import Data, batches, open_data
+from prunekit.inputs.feed import InputSpec
+from prunekit.measuring.accuracy import accuracy
 
 OUT = Path(__file__).parent / "results" / "against_torch_pruning.md"
 OURS, THEIRS = "prunekit", "torch-pruning"
@@ -405,7 +407,7 @@ def page(
 
 INTRODUCTION = f"""\
 Points of top-1 lost in one shot, without training, where both tools remove the same fraction of
-all MACs, counted by `prunekit.measure.stats` on the small model. Weights, test images, calibration
+all MACs, counted by prunekit on the small model. Weights, test images, calibration
 images and the seed are the same. prunekit solves for the MACs itself. torch-pruning takes a ratio
 of channels; the one that meets the budget was searched for, by bisection and interpolation, in at
 most {TRIES} tries, each with a fresh copy of the model, a fresh pruner and fresh dictionaries. What

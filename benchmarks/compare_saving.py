@@ -18,7 +18,7 @@ from pathlib import Path
 import page
 from rich.table import Table
 
-from prunekit import zoo
+from prunekit.inputs import zoo
 
 RESULT = Path(__file__).parent / "results" / "compare_saving.md"
 CRITERIA = ("random", "magnitude", "dimap", "taylor", "wanda", "flap")

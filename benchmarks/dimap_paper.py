@@ -35,10 +35,12 @@ from paper import claims, finetuned, pictures, sizes, slice_score, to_small, uns
 from paper.parts import Part, Settings, write
 from paper.report import write_report
 
-from prunekit import PruneError, recipes, zoo
+from prunekit import PruneError
 from prunekit.errors import DataError, RegistryError, WeightsError
-from prunekit.measure import find_device
-from prunekit.models import build, resolve
+from prunekit.inputs import zoo
+from prunekit.inputs.architectures import build, resolve
+from prunekit.inputs.device import find_device
+from prunekit.recovery import recipes
 from prunekit.registry import unknown
 
 PARTS: tuple[Part, ...] = (

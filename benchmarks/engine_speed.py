@@ -36,9 +36,9 @@ from torch import nn
 
 from prunekit import Result, prune
 from prunekit.adapters.base import adapter_for, select
-from prunekit.data import InputSpec
-from prunekit.graph import trace
-from prunekit.shrink import positions_left
+from prunekit.inputs.feed import InputSpec
+from prunekit.planning.left import positions_left
+from prunekit.tracing.graph import trace
 
 MODELS = (
     "swin_tiny_patch4_window7_224,swin_small_patch4_window7_224,swin_base_patch4_window7_224,"

@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prunekit.provenance import processor, versions
+from prunekit.measuring.provenance import processor, versions
 
 
 def markdown(table: Table) -> str:

@@ -22,12 +22,14 @@ from pathlib import Path
 import torch
 from recovery_page import scope_of, write_page
 
-from prunekit import PruneError, prune, recipes, zoo
+from prunekit import PruneError, prune
 from prunekit.criteria import CRITERIA
-from prunekit.data import batches, open_data
-from prunekit.measure import accuracy
-from prunekit.models import build
+from prunekit.inputs import zoo
+from prunekit.inputs.architectures import build
+from prunekit.inputs.data import batches, open_data
+from prunekit.measuring.accuracy import accuracy
 from prunekit.plugin import configured
+from prunekit.recovery import recipes
 from prunekit.repairs import REPAIRS
 
 RESULTS = Path(__file__).parent / "results"

@@ -23,15 +23,16 @@ from rich.table import Table
 
 from prunekit.adapters.base import adapter_for
 from prunekit.criteria import CRITERIA
-from prunekit.data import InputSpec
-from prunekit.graph import trace
-from prunekit.measure import param_terms
-from prunekit.models import build
-from prunekit.plan import Budget, make_plan
-from prunekit.reconstruct import repair_
+from prunekit.cutting.shrink import shrunk
+from prunekit.inputs.architectures import build
+from prunekit.inputs.feed import InputSpec
+from prunekit.measuring.counting import param_terms
+from prunekit.planning.budget import Budget
+from prunekit.planning.plan import make_plan
+from prunekit.pruning.slices import REPAIR_BATCH
+from prunekit.recovery.reconstruct import repair_
 from prunekit.repairs import REPAIRS
-from prunekit.shrink import shrunk
-from prunekit.step import REPAIR_BATCH
+from prunekit.tracing.graph import trace
 
 OUT = Path(__file__).parent / "results" / "repair_cost.md"
 MEGA = 1e6

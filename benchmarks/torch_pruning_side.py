@@ -18,8 +18,8 @@ from timm.models.swin_transformer import PatchMerging
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunekit.data import Images, batches
-from prunekit.measure import stats
+from prunekit.inputs.data import Images, batches
+from prunekit.measuring.counting import stats
 
 IMPORTANCES: dict[str, Callable[[], Any]] = {
     "random": tp.importance.RandomImportance,
@@ -103,7 +103,7 @@ class Pruned:
     """What one call made.
 
     Attributes:
-        macs: The fraction of all MACs that is gone, as `prunekit.measure.stats` counts them.
+        macs: The fraction of all MACs that is gone, as prunekit counts them.
         seconds: What the call took; counting and comparing are not in it.
         difference: From the masked model's output, as a fraction of its scale.
     """

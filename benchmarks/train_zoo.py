@@ -24,7 +24,7 @@ from timm.layers import set_fused_attn
 from timm.utils import ModelEmaV3
 from torch.nn import functional as F
 
-from prunekit.data import batches, open_data
+from prunekit.inputs.data import batches, open_data
 
 COMMON = {"in_chans": 1, "num_classes": 10}
 SHARED_RECIPE = {
@@ -87,7 +87,7 @@ MEAN, STD = 0.2860, 0.3530  # of the training images, scaled to [0, 1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=ZOO)
-    parser.add_argument("--out", type=Path, default=Path("prunekit/zoo"))
+    parser.add_argument("--out", type=Path, default=Path("prunekit/inputs/zoo"))
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from .engine import prune
     from .errors import ParityError, PruneError
     from .finetuning import finetune
-    from .plan import Plan
-    from .recipes import Recipe
+    from .planning.plan import Plan
+    from .recovery.recipes import Recipe
     from .repairs.base import Layer, Repair, repair
     from .result import Result
-    from .semistructured import to_semi_structured
+    from .weights.semistructured import to_semi_structured
 
 _HOMES = {
     "Adapter": "adapters.base",
@@ -31,10 +31,10 @@ _HOMES = {
     "Grid": "comparison.grid",
     "Layer": "repairs.base",
     "Member": "axis",
-    "Plan": "plan",
+    "Plan": "planning.plan",
     "ParityError": "errors",
     "PruneError": "errors",
-    "Recipe": "recipes",
+    "Recipe": "recovery.recipes",
     "Repair": "repairs.base",
     "Result": "result",
     "Tie": "axis",
@@ -45,7 +45,7 @@ _HOMES = {
     "prune": "engine",
     "register": "adapters.base",
     "repair": "repairs.base",
-    "to_semi_structured": "semistructured",
+    "to_semi_structured": "weights.semistructured",
 }
 __all__ = [
     "Adapter",

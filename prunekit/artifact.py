@@ -31,17 +31,18 @@ from torch import Tensor, nn
 
 from .adapters import ADAPTERS
 from .adapters.base import Adapter
-from .data import InputSpec
+from .cutting.shrink import shrunk
 from .errors import ArtifactError, WeightsError
-from .graph import trace
-from .maskfile import read_masks, write_masks
-from .models import Architecture, fill
-from .plan import Plan
-from .provenance import versions
+from .inputs.architectures import Architecture
+from .inputs.checkpoints import fill
+from .inputs.feed import InputSpec
+from .measuring.provenance import versions
+from .planning.plan import Plan
+from .recovery.training.curve import learning_curve
+from .recovery.training.history import CURVE, HISTORY, lines
 from .result import Result
-from .shrink import shrunk
-from .training.curve import learning_curve
-from .training.history import CURVE, HISTORY, lines
+from .tracing.graph import trace
+from .weights.files import read_masks, write_masks
 
 FORMAT = 1
 DTYPES = {

@@ -13,27 +13,31 @@ from torch import Tensor, nn
 from .adapters.base import Adapter
 from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
-from .data import Data, batches
 from .errors import BudgetError, CriterionError, DataError
-from .granularity import Granularity
-from .masking import check_applies, mask
-from .masks import MaskPlan
-from .measure import EVAL_BATCH, Stats, hits, latencies, peak_memory, percentages, stats
-from .plan import BYS, CLOSE_ENOUGH, Budget, By, Plan
+from .inputs.data import Data, batches
+from .inputs.subject import Subject, find_images, find_subject
+from .measuring.accuracy import EVAL_BATCH, hits, percentages
+from .measuring.counting import Stats, stats
+from .measuring.latency import latencies
+from .measuring.memory import peak_memory
+from .measuring.provenance import device_name, versions
+from .planning.budget import BYS, CLOSE_ENOUGH, Budget, By
+from .planning.plan import Plan
+from .planning.rounds import Schedule, ratios
 from .plugin import configured
-from .provenance import device_name, versions
-from .recipes import Recipe, settings_of
+from .pruning.slices import Choices, Watch, take_step
+from .pruning.weights import check_applies, mask
+from .recovery.recipes import Recipe, settings_of
+from .recovery.training import Epoch
+from .recovery.training.setting import check_installed
 from .registry import unknown
 from .repairs import REPAIRS
 from .repairs.base import Repair
 from .result import Result, Round
-from .rounds import Schedule, ratios
 from .shared import Shared
-from .sparsity import Sparsity
-from .step import Choices, Watch, take_step
-from .subject import Subject, find_images, find_subject
-from .training import Epoch
-from .training.setting import check_installed
+from .weights.granularity import Granularity
+from .weights.masks import MaskPlan
+from .weights.zeros import Sparsity
 
 DEFAULT_RATIO = 0.5
 

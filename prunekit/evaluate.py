@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .artifact import load, read_report
-from .data import batches, open_data
 from .errors import DataError
-from .measure import EVAL_BATCH, accuracy, find_device
+from .inputs.data import batches, open_data
+from .inputs.device import find_device
+from .measuring.accuracy import EVAL_BATCH, accuracy
 
 
 def evaluate(

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import recipes
 from .adapters.base import Adapter
 from .artifact import (
     check_writable,
@@ -21,16 +20,19 @@ from .artifact import (
     read_report,
     save_tuned,
 )
-from .data import Data, InputSpec, batches, open_data
 from .errors import DataError, TrainingError
-from .measure import EVAL_BATCH, accuracy, find_device
-from .models import build
-from .recipes import Recipe
-from .sparsity import count
-from .training import Epoch, Trained, Update, train_
-from .training.checkpoint import finish
-from .training.history import CURVE, HISTORY
-from .training.setting import check_installed, rank
+from .inputs.architectures import build
+from .inputs.data import Data, batches, open_data
+from .inputs.device import find_device
+from .inputs.feed import InputSpec
+from .measuring.accuracy import EVAL_BATCH, accuracy
+from .recovery import recipes
+from .recovery.recipes import Recipe
+from .recovery.training import Epoch, Trained, Update, train_
+from .recovery.training.checkpoint import finish
+from .recovery.training.history import CURVE, HISTORY
+from .recovery.training.setting import check_installed, rank
+from .weights.zeros import count
 
 NO_TEACHER = {
     "random": "it was built with random weights, which teach nothing; leave --distill out",

@@ -9,54 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .masks import MaskPlan
-from .measure import Stats
-from .models import Architecture
-from .plan import Plan
-from .reconstruct import Repaired
-from .sparsity import Sparsity
-from .training.history import Trained
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far the small model is from the large one with the same slices silenced.
-
-    Attributes:
-        difference: Largest absolute difference of their outputs, in float32.
-        scale: Largest absolute output of the silenced model.
-        tolerance: The largest difference allowed, as a fraction of the scale.
-        noisy: The same cut was compared with noise in place of some weights, since the model's
-            own hide it: a head of zeros, or layer scales of next to nothing.
-    """
-
-    difference: float
-    scale: float
-    tolerance: float
-    noisy: bool = False
-
-    @property
-    def holds(self) -> bool:
-        """Whether removing equalled masking."""
-        return self.difference <= self.tolerance * self.scale
-
-    def report(self) -> dict[str, Any]:
-        """Return everything as plain data."""
-        return {**asdict(self), "holds": self.holds}
-
-
-@dataclass(frozen=True)
-class Masking:
-    """The proof, value by value, that a masked model is what its masks say.
-
-    Attributes:
-        zeros: How many values were checked to be zero, all that the masks remove.
-        same: How many were checked to be what they were, bit for bit: all others, buffers
-            included.
-    """
-
-    zeros: int
-    same: int
+from .cutting.parity import Parity
+from .inputs.architectures import Architecture
+from .measuring.counting import Stats
+from .planning.plan import Plan
+from .recovery.reconstruct import Repaired
+from .recovery.training.history import Trained
+from .weights.masking import Masking
+from .weights.masks import MaskPlan
+from .weights.zeros import Sparsity
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from prunekit.adapters.base import Adapter, adapter_for, select
 from prunekit.axis import Axis
 from prunekit.criteria import CRITERIA
-from prunekit.graph import trace
-from prunekit.plan import Budget, Plan, make_plan
+from prunekit.planning.budget import Budget
+from prunekit.planning.plan import Plan, make_plan
+from prunekit.tracing.graph import trace
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)

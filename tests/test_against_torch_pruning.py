@@ -13,10 +13,11 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from prunekit import zoo
-from prunekit.data import InputSpec, open_data
-from prunekit.measure import stats
-from prunekit.models import build
+from prunekit.inputs import zoo
+from prunekit.inputs.architectures import build
+from prunekit.inputs.data import open_data
+from prunekit.inputs.feed import InputSpec
+from prunekit.measuring.counting import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import prunekit
 from prunekit.artifact import PLAN, REPORT, WEIGHTS, read_report
 from prunekit.errors import ArtifactError
-from prunekit.zoo import build, names
+from prunekit.inputs.zoo import build, names
 
 FRESH = """
 import sys, torch, prunekit

@@ -11,16 +11,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from prunekit.axis import AUX, Axis, AxisSpec, Member
-from prunekit.calibrate import (
+from prunekit.criteria import CRITERIA
+from prunekit.errors import AdapterError, DataError
+from prunekit.statistics import (
     gather,
     gather_activations,
     gather_gradients,
     gather_squared_gradients,
     gradients,
 )
-from prunekit.calibrate.activations import Meter
-from prunekit.criteria import CRITERIA
-from prunekit.errors import AdapterError, DataError
+from prunekit.statistics.activations import Meter
 
 GATHERERS = [gather_gradients, gather_squared_gradients, gather_activations]
 CRITERION_OF = dict(zip(GATHERERS, map(CRITERIA.get, ["taylor", "fisher", "wanda"]), strict=True))

@@ -30,10 +30,10 @@ from prunekit.comparison.pace import Pace
 from prunekit.comparison.store import ARRAYS, CELL, Store
 from prunekit.comparison.timing import shape_of, time_models, with_timing
 from prunekit.criteria import CRITERIA
-from prunekit.data import fingerprint, open_data
 from prunekit.errors import ArtifactError, DataError, GridError, PruneError
-from prunekit.measure import Latency
-from prunekit.models import build
+from prunekit.inputs.architectures import build
+from prunekit.inputs.data import fingerprint, open_data
+from prunekit.measuring.counting import Latency
 from prunekit.shared import Shared
 
 KINDS = {"swin_micro": ("mlp", "head"), "convnext_micro": ("mlp",), "vit_micro": ("mlp", "head")}

@@ -14,15 +14,15 @@ from conftest import FAMILIES, axes_of, kinds_of, toy, traced
 
 from prunekit import prune
 from prunekit.axis import AUX, Axis, AxisSpec, Member
-from prunekit.calibrate import gather
 from prunekit.criteria import CRITERIA
 from prunekit.criteria.base import Criterion
 from prunekit.criteria.order import descending
+from prunekit.cutting.silence import masked
 from prunekit.errors import CriterionError
-from prunekit.plan import Plan
+from prunekit.planning.plan import Plan
 from prunekit.plugin import configured
 from prunekit.shared import Shared
-from prunekit.shrink import masked
+from prunekit.statistics import gather
 
 BUILT_IN = CRITERIA.builtin_names()
 

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from prunekit.data import InputSpec, batches, open_data
-from prunekit.datasets import MINI
 from prunekit.errors import DataError
-from prunekit.zoo import build
+from prunekit.inputs.data import batches, open_data
+from prunekit.inputs.datasets import MINI
+from prunekit.inputs.feed import InputSpec
+from prunekit.inputs.zoo import build
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_a_download_that_fails_says_where_the_data_is_looked_for(model, monkeypa
         raise OSError("no route to host")
 
     monkeypatch.delenv("PRUNEKIT_DATA", raising=False)
-    monkeypatch.setattr("prunekit.data.DEBIAN", tmp_path / "none")
+    monkeypatch.setattr("prunekit.inputs.data.DEBIAN", tmp_path / "none")
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", refuse)
     with pytest.raises(DataError, match=r"--data-dir.*PRUNEKIT_DATA.*fashion-mnist-mini"):
         open_data("fashion-mnist", model)

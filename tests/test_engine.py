@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from prunekit import Adapter, AxisSpec, Criterion, ParityError, criterion, prune, recipes
+from prunekit import Adapter, AxisSpec, Criterion, ParityError, criterion, prune
 from prunekit.criteria import CRITERIA
 from prunekit.errors import AdapterError, DataError, TrainingError
+from prunekit.inputs.subject import find_subject
+from prunekit.inputs.zoo import build
+from prunekit.recovery import recipes
 from prunekit.shared import Shared
-from prunekit.subject import find_subject
-from prunekit.zoo import build
 
 
 @pytest.fixture(scope="module")

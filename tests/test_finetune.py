@@ -13,13 +13,13 @@ import torch
 from conftest import write_digits
 from safetensors.torch import load_file
 
-import prunekit.data
+import prunekit.inputs.data
 from prunekit import finetune
 from prunekit.artifact import CURVE, HISTORY, REPORT, WEIGHTS, read_history, read_report
 from prunekit.cli import main
 from prunekit.errors import ArtifactError, DataError, TrainingError
-from prunekit.models import build
-from prunekit.zoo import card
+from prunekit.inputs.architectures import build
+from prunekit.inputs.zoo import card
 
 FAST = {"epochs": 2, "batch_size": 16, "lr": 1e-3}
 FLAGS = ["--epochs", "2", "--batch-size", "16", "--lr", "1e-3"]
@@ -135,8 +135,10 @@ def test_a_tuned_model_can_be_tuned_again(tuned, home, tmp_path):
 
 
 def test_test_images_are_read_once_and_only_after_training(home, tmp_path, monkeypatch):
-    reads, read = [], prunekit.data._load_rgb
-    monkeypatch.setattr(prunekit.data, "_load_rgb", lambda path: reads.append(path) or read(path))
+    reads, read = [], prunekit.inputs.data._load_rgb
+    monkeypatch.setattr(
+        prunekit.inputs.data, "_load_rgb", lambda path: reads.append(path) or read(path)
+    )
     run(home, tmp_path / "out")
     tests = [path for path in reads if "/digits/test/" in path]
     assert len(tests) == len(set(tests)) == 20
@@ -220,7 +222,7 @@ from safetensors.torch import load_file
 from prunekit.artifact import WEIGHTS
 from prunekit.errors import TrainingError
 from prunekit import finetune
-from prunekit.training import checkpoint, loop, records
+from prunekit.recovery.training import checkpoint, loop, records
 
 torch.set_num_threads(1)
 home, root, digits = sys.argv[1:]

@@ -22,10 +22,11 @@ from torch import nn
 
 from prunekit.adapters.base import Adapter, adapter_for
 from prunekit.axis import AxisSpec, Fold, Tie
+from prunekit.cutting.shrink import shrink_, shrunk
+from prunekit.cutting.silence import mask_
 from prunekit.errors import AdapterError
-from prunekit.graph import trace
-from prunekit.shrink import mask_, shrink_, shrunk
-from prunekit.structure import copy_with
+from prunekit.tracing.copies import copy_with
+from prunekit.tracing.graph import trace
 
 CASES = [(name, kind) for name in TOYS for kind in [*kinds_of(name), "all"]]
 WIDE = [name for name in FAMILIES if "head_dim" in kinds_of(name)]

@@ -9,19 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from prunekit.axis import Axis, AxisSpec, Member
+from prunekit.cutting.shrink import shrunk
 from prunekit.errors import DataError
-from prunekit.measure import (
-    accuracy,
-    latency,
-    mac_terms,
-    macs_by_module,
-    param_terms,
-    peak_memory,
-    stats,
-)
-from prunekit.plan import Budget, Plan, Term, make_plan
-from prunekit.price import priced
-from prunekit.shrink import shrunk
+from prunekit.measuring.accuracy import accuracy
+from prunekit.measuring.counting import mac_terms, macs_by_module, param_terms, stats
+from prunekit.measuring.latency import latency
+from prunekit.measuring.memory import peak_memory
+from prunekit.planning.budget import Budget, Term
+from prunekit.planning.plan import Plan, make_plan
+from prunekit.planning.prices import priced
 
 FLOAT = 4  # bytes
 

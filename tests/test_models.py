@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from prunekit.errors import RegistryError, WeightsError
-from prunekit.models import aliases, build, resolve
-from prunekit.zoo import card, names
+from prunekit.inputs.architectures import aliases, build, resolve
+from prunekit.inputs.zoo import card, names
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from prunekit.axis import Axis, AxisSpec, Fold, Member
+from prunekit.cutting.shrink import shrunk
 from prunekit.errors import ArtifactError, BudgetError
-from prunekit.plan import CLOSE_ENOUGH, Budget, Plan, Term, make_plan
-from prunekit.shrink import shrunk
+from prunekit.planning.budget import CLOSE_ENOUGH, Budget, Term
+from prunekit.planning.plan import Plan, make_plan
 
 EPS = 1e-9
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_weights import matrices, planned
 
-from prunekit.masks import shares
-from prunekit.ranking import Ranking
+from prunekit.weights.masks import shares
+from prunekit.weights.ranking import Ranking
 
 LARGEST, SMALLEST = np.finfo(np.float32).max, np.float32(1e-45)  # the latter is subnormal
 NEIGHBOURS = [1.0, np.nextafter(np.float32(1), np.float32(2)), 1.0 + 2**-7, 2.0 - 2**-23, 2.0]

@@ -7,7 +7,7 @@ import pytest
 
 from prunekit.cli import finetune
 from prunekit.errors import TrainingError
-from prunekit.recipes import HERE, Recipe, find, from_settings, names, settings_of
+from prunekit.recovery.recipes import HERE, Recipe, find, from_settings, names, settings_of
 
 
 @pytest.mark.parametrize("name", names())

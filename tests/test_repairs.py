@@ -14,15 +14,16 @@ from references import least_squares, logits_error
 from torch import nn
 
 from prunekit import prune, repair
-from prunekit.covariance import Covariance, patches, rows
+from prunekit.cutting.shrink import shrunk
 from prunekit.errors import AdapterError, DataError, RepairError
-from prunekit.reconstruct import repair_
+from prunekit.planning.left import positions_left
+from prunekit.recovery.reconstruct import repair_
 from prunekit.repairs import REPAIRS
 from prunekit.repairs.base import Product, Repair
 from prunekit.repairs.lstsq import RIDGES, low_rank
-from prunekit.shrink import positions_left, shrunk
+from prunekit.statistics.covariance import Covariance, patches, rows
+from prunekit.statistics.walk import Walk
 from prunekit.testing import example_layer, repair_checks
-from prunekit.walk import Walk
 
 LSTSQ, BIAS = REPAIRS.get("lstsq"), REPAIRS.get("bias")
 

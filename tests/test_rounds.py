@@ -20,19 +20,21 @@ from conftest import (
     write_digits,
 )
 
-from prunekit import Criterion, load, prune, recipes
+from prunekit import Criterion, load, prune
 from prunekit.adapters.base import adapter_for
 from prunekit.artifact import _records
-from prunekit.data import InputSpec, batches, open_data
+from prunekit.cutting.shrink import shrunk
 from prunekit.errors import BudgetError, PruneError
-from prunekit.graph import trace
-from prunekit.models import build
-from prunekit.reconstruct import repair_
+from prunekit.inputs.architectures import build
+from prunekit.inputs.data import batches, open_data
+from prunekit.inputs.feed import InputSpec
+from prunekit.planning.rounds import combine, ratios
+from prunekit.pruning.slices import REPAIR_BATCH
+from prunekit.recovery import recipes
+from prunekit.recovery.reconstruct import repair_
+from prunekit.recovery.training.history import Epoch, Trained
 from prunekit.repairs import REPAIRS
-from prunekit.rounds import combine, ratios
-from prunekit.shrink import shrunk
-from prunekit.step import REPAIR_BATCH
-from prunekit.training.history import Epoch, Trained
+from prunekit.tracing.graph import trace
 
 
 def shapes(model):
@@ -313,7 +315,7 @@ def test_training_gets_the_training_images_the_dense_teacher_and_the_last_step_s
         history = (Epoch(1, 0.1, 1.0, 40.0 + len(calls), 1.0, 1.0),)
         return Trained(history, 1, 10.0, 50.0, 1, 1, ("labels",), 1, "cpu", 1.0)
 
-    monkeypatch.setattr("prunekit.step.train_", train_)
+    monkeypatch.setattr("prunekit.pruning.slices.train_", train_)
     result = prune("vit_micro", "magnitude", 0.5, steps=3, finetune=RECIPE, data=digits[0],
                    seed=4)  # fmt: skip
     assert [call[2:] for call in calls] == [(70, 4, RECIPE)] * 3

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import write_digits
 
-import prunekit.step
-import prunekit.subject
+import prunekit.inputs.subject
+import prunekit.pruning.slices
 from prunekit import prune
 from prunekit.shared import Shared
 
@@ -72,9 +72,9 @@ def test_what_runs_have_in_common_is_done_once(monkeypatch):
 
         monkeypatch.setattr(module, name, wrapped)
 
-    counted("build", prunekit.subject)
-    counted("trace", prunekit.step)
-    counted("gather", prunekit.step)
+    counted("build", prunekit.inputs.subject)
+    counted("trace", prunekit.pruning.slices)
+    counted("gather", prunekit.pruning.slices)
     shared = Shared()
     for criterion in ("taylor", "wanda", "flap", "magnitude"):
         for ratio in (0.3, 0.6):

@@ -116,7 +116,7 @@ def tiny(tmp_path_factory) -> Settings:
 @pytest.fixture
 def few(monkeypatch):
     """Evaluate on few images, so that this takes seconds."""
-    from prunekit.data import batches
+    from prunekit.inputs.data import batches
 
     for module in ("slice_cells", "blame"):
         monkeypatch.setattr(

@@ -16,15 +16,16 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from prunekit.adapters.base import adapter_for
-from prunekit.data import ArrayImages, InputSpec
+from prunekit.cutting.shrink import shrunk
 from prunekit.errors import DataError, TrainingError, TrainingInterrupted
-from prunekit.recipes import Recipe, find
-from prunekit.shrink import shrunk
-from prunekit.training import train_
-from prunekit.training.chance import draw_for, preserved
-from prunekit.training.checkpoint import whole
-from prunekit.training.images import Order, Training, part, split
-from prunekit.training.objective import Objective, divergence, features_agree
+from prunekit.inputs.data import ArrayImages
+from prunekit.inputs.feed import InputSpec
+from prunekit.recovery.recipes import Recipe, find
+from prunekit.recovery.training import train_
+from prunekit.recovery.training.chance import draw_for, preserved
+from prunekit.recovery.training.checkpoint import whole
+from prunekit.recovery.training.images import Order, Training, part, split
+from prunekit.recovery.training.objective import Objective, divergence, features_agree
 
 SHORT = Recipe(epochs=2, batch_size=16, lr=1e-2, crop=0.9, ema_decay=0.5)
 
@@ -390,7 +391,7 @@ from dataclasses import replace
 from pathlib import Path
 from conftest import toy
 from prunekit.errors import TrainingError
-from prunekit.training import train_
+from prunekit.recovery.training import train_
 from test_train import SHORT, stripes
 
 model = toy("vit")[0]
@@ -500,7 +501,7 @@ def test_work_that_is_not_finished_is_not_lost(tmp_path):
 
 
 def test_checkpoints_are_written_within_an_epoch_when_it_is_long(tmp_path, monkeypatch):
-    from prunekit.training.checkpoint import Checkpoints
+    from prunekit.recovery.training.checkpoint import Checkpoints
 
     done, save = [], Checkpoints.save
     monkeypatch.setattr(Checkpoints, "save", lambda self: done.append(1) or save(self))

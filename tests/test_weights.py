@@ -22,11 +22,10 @@ from test_cli import refused
 from test_train import After, stripes
 
 import prunekit
-import prunekit.data
+import prunekit.inputs.data
 from prunekit import Criterion, prune
 from prunekit.artifact import MASKS, PLAN, WEIGHTS, masks_of, read_report
 from prunekit.axis import AUX, matrix_axis
-from prunekit.calibrate import gather
 from prunekit.cli import main
 from prunekit.criteria import CRITERIA
 from prunekit.errors import (
@@ -39,17 +38,18 @@ from prunekit.errors import (
     TrainingError,
     TrainingInterrupted,
 )
-from prunekit.maskfile import pack, read_masks, unpack
-from prunekit.masking import verify_masks, zeroed
-from prunekit.masks import MaskPlan, make_masks, make_pattern, shares
-from prunekit.matrices import weight_axes
-from prunekit.measure import stats
-from prunekit.models import build
-from prunekit.plan import Budget, Term
-from prunekit.recipes import Recipe
-from prunekit.semistructured import is_2_to_4, supported, to_semi_structured
-from prunekit.training import train_
-from prunekit.zoo import names
+from prunekit.inputs.architectures import build
+from prunekit.inputs.zoo import names
+from prunekit.measuring.counting import stats
+from prunekit.planning.budget import Budget, Term
+from prunekit.recovery.recipes import Recipe
+from prunekit.recovery.training import train_
+from prunekit.statistics import gather
+from prunekit.weights.files import pack, read_masks, unpack
+from prunekit.weights.masking import verify_masks, zeroed
+from prunekit.weights.masks import MaskPlan, make_masks, make_pattern, shares
+from prunekit.weights.matrices import weight_axes
+from prunekit.weights.semistructured import is_2_to_4, supported, to_semi_structured
 
 AT_WEIGHT_LEVEL = ["random", "magnitude", "lamp", "dimap", "taylor", "fisher", "wanda"]
 
@@ -719,7 +719,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits_and_zeros(
     options = {"data": digits, "overrides": recipe, "device": "cpu"}
     whole = prunekit.finetune(source, tmp_path / "whole", **options)
     assert whole.trained.best_epoch > 0  # so what is compared was trained after the stop
-    monkeypatch.setattr("prunekit.training.loop.LOOK", 2)  # of the 5 updates of an epoch
+    monkeypatch.setattr("prunekit.recovery.training.loop.LOOK", 2)  # of the 5 updates of an epoch
     out = tmp_path / "out"
     with pytest.raises(TrainingInterrupted, match="after 2 of 5 updates of epoch 1; add --resume"):
         prunekit.finetune(source, out, should_stop=After(0), **options)
@@ -747,8 +747,8 @@ RUN = ["run", "--arch", "vit_micro", "--granularity", "weight"]
 
 @pytest.fixture
 def few_images(monkeypatch):
-    read = prunekit.data._idx
-    monkeypatch.setattr(prunekit.data, "_idx", lambda root, stem: read(root, stem)[:500])
+    read = prunekit.inputs.data._idx
+    monkeypatch.setattr(prunekit.inputs.data, "_idx", lambda root, stem: read(root, stem)[:500])
 
 
 def test_run_show_and_eval_tell_of_zeros(few_images, tmp_path, capsys):
@@ -820,7 +820,7 @@ def test_the_largest_ratio_that_is_named_can_be_had():
 
 
 def test_what_slices_default_to_is_what_masks_let_pass():
-    from prunekit.masking import FLOOR, MULTIPLE
+    from prunekit.pruning.weights import FLOOR, MULTIPLE
 
     defaults = inspect.signature(prune).parameters
     assert (defaults["floor"].default, defaults["multiple"].default) == (FLOOR, MULTIPLE)

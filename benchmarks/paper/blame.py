@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunekit import prune, zoo
+from prunekit import prune
 from prunekit.axis import Axis, Member
-from prunekit.data import Images, batches
-from prunekit.measure import EVAL_BATCH, hits
-from prunekit.plan import Plan
+from prunekit.cutting.silence import masked
+from prunekit.inputs import zoo
+from prunekit.inputs.data import Images, batches
+from prunekit.inputs.subject import find_subject
+from prunekit.measuring.accuracy import EVAL_BATCH, hits
+from prunekit.planning.plan import Plan
+from prunekit.pruning.slices import traced
 from prunekit.shared import Shared
-from prunekit.shrink import masked
-from prunekit.step import traced
-from prunekit.subject import find_subject
 
 from .parts import Plain, table
 from .slice_cells import Entry, criterion, opened

@@ -10,13 +10,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from prunekit import Recipe, recipes, zoo
+from prunekit import Recipe
 from prunekit.comparison.statistics import ANY, Comparison, compare, holm
 from prunekit.criteria.base import Scope
-from prunekit.data import Data, batches, open_data
-from prunekit.measure import EVAL_BATCH, find_device, hits
-from prunekit.models import build
-from prunekit.training import Epoch, train_
+from prunekit.inputs import zoo
+from prunekit.inputs.architectures import build
+from prunekit.inputs.data import Data, batches, open_data
+from prunekit.inputs.device import find_device
+from prunekit.measuring.accuracy import EVAL_BATCH, hits
+from prunekit.recovery import recipes
+from prunekit.recovery.training import Epoch, train_
 
 from .masked import Choice, OneShot, accuracy_of, cell, mask
 from .parts import Cells, Correct, Part, Plain, Settings, is_swin, pack, table, unpack

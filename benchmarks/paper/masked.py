@@ -12,8 +12,8 @@ from prunekit import Result, prune
 from prunekit.comparison.statistics import interval
 from prunekit.criteria.base import Scope
 from prunekit.errors import BudgetError
-from prunekit.measure import percentages
-from prunekit.plan import By
+from prunekit.measuring.accuracy import percentages
+from prunekit.planning.budget import By
 from prunekit.shared import Shared
 
 from .parts import Cells, Correct, Plain, Settings, pack
@@ -92,7 +92,7 @@ def accuracy(correct: Correct, top5: float | None) -> Plain:
 
 
 def accuracy_of(hits: Tensor) -> Plain:
-    """Return the same of what `prunekit.measure.hits` found."""
+    """Return the same of what `prunekit.measuring.measure.hits` found."""
     return accuracy(hits[:, 0].numpy(), percentages(hits)[1])
 
 

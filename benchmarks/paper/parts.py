@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prunekit import zoo
-from prunekit.measure import find_device
-from prunekit.provenance import device_name, versions
+from prunekit.inputs import zoo
+from prunekit.inputs.device import find_device
+from prunekit.measuring.provenance import device_name, versions
 
 Correct = NDArray[np.bool_]
 Plain = dict[str, Any]  # what JSON can hold

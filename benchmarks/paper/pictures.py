@@ -14,8 +14,8 @@ from scipy.stats import spearmanr
 from prunekit import Result
 from prunekit.adapters.base import adapter_for
 from prunekit.criteria import CRITERIA
-from prunekit.matrices import weight_axes
-from prunekit.models import build
+from prunekit.inputs.architectures import build
+from prunekit.weights.matrices import weight_axes
 
 from .drawing import draw_kept, draw_masks
 from .masked import Choice, mask

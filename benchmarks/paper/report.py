@@ -24,7 +24,7 @@ $ python benchmarks/dimap_paper.py --arch swin_t,swin_s,swin_b --weights pretrai
 ```
 
 makes Tables 1, 3 and 4 and the figures for the paper's own models, fine-tuned by its recipe
-(`prunekit/recipes/dimap.toml`), twelve runs of 30 epochs. Unlike the paper, a tenth of the training
+(its file is `dimap.toml`), twelve runs of 30 epochs. Unlike the paper, a tenth of the training
 images is held out and chooses the epoch that is kept (`--validation 0.01` holds out fewer).
 `--weights` also takes a file for each architecture. `--finetune none` leaves out what needs
 training: all of Table 3, and Tables 1 and 4 one shot. It goes on where it was stopped. The figures

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunekit import Result, prune
-from prunekit.sparsity import Sparsity
+from prunekit.weights.zeros import Sparsity
 
 from .parts import Part, Plain, Settings, table
 from .published import FRACTIONS, TABLE_1

@@ -10,13 +10,14 @@ from itertools import product
 import numpy as np
 from torch import nn
 
-from prunekit import Result, prune, zoo
+from prunekit import Result, prune
 from prunekit.criteria import CRITERIA
 from prunekit.criteria.base import Criterion
-from prunekit.data import Data, Images, batches, open_data
-from prunekit.measure import EVAL_BATCH, hits
-from prunekit.models import build
-from prunekit.plan import By
+from prunekit.inputs import zoo
+from prunekit.inputs.architectures import build
+from prunekit.inputs.data import Data, Images, batches, open_data
+from prunekit.measuring.accuracy import EVAL_BATCH, hits
+from prunekit.planning.budget import By
 from prunekit.shared import Shared
 
 from .parts import Cells, Correct, Plain, Settings, pack, unpack

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from prunekit import Result, prune
 from prunekit.artifact import MASKS, WEIGHTS
 from prunekit.comparison.statistics import ANY, compare, holm, interval
-from prunekit.data import InputSpec
-from prunekit.measure import BATCHES, find_device, latencies
-from prunekit.models import build
+from prunekit.inputs.architectures import build
+from prunekit.inputs.device import find_device
+from prunekit.inputs.feed import InputSpec
+from prunekit.measuring.latency import BATCHES, latencies
 from prunekit.shared import Shared
-from prunekit.sparsity import nonzero
+from prunekit.weights.zeros import nonzero
 
 from .parts import Cells, Correct, Part, Plain, Settings, pack, unpack
 from .to_small_page import page

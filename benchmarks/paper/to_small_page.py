@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunekit.measure import BATCHES
+from prunekit.measuring.latency import BATCHES
 
 from .parts import Plain, table
 from .ways import MASKED, REPAIRED, SINGLE, SLICES, rows_of

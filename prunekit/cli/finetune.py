@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PruneError, TrainingInterrupted
-from ..recipes import DEFAULT, Recipe, names
+from ..recovery.recipes import DEFAULT, Recipe, names
 from .common import add_data, print_report, progress
 from .live import showing
 
@@ -63,9 +63,9 @@ def _run(options: argparse.Namespace) -> int:
 def _finetune(options: argparse.Namespace, main: bool) -> Finetuned:
     overrides = {entry.name: getattr(options, entry.name) for entry in fields(Recipe)}
     with progress("load torch"):
-        from .. import recipes
         from ..finetuning import finetune
-        from ..training import leave
+        from ..recovery import recipes
+        from ..recovery.training import leave
 
         recipe = recipes.find(options.recipe).with_(**overrides)
     with showing(recipe.epochs, main) as (screen, should_stop):

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..training import Epoch, Update
+    from ..recovery.training import Epoch, Update
 
 ROWS = 12  # epochs shown at once
 STOPPING = "stopping after the updates under way; Ctrl-C again leaves at once"

@@ -10,7 +10,7 @@ from ..errors import TrainingError
 from .common import add_data, print_report, progress, words
 
 if TYPE_CHECKING:
-    from ..recipes import Recipe
+    from ..recovery.recipes import Recipe
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _recipe(options: argparse.Namespace) -> Recipe | None:
     """Return how to train, if at all."""
-    from .. import recipes
+    from ..recovery import recipes
 
     if options.finetune is not None:
         recipe = recipes.find(options.recipe or recipes.DEFAULT)

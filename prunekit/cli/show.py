@@ -32,10 +32,11 @@ def _list(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from .. import recipes, zoo
     from ..adapters import ADAPTERS
     from ..criteria import CRITERIA
-    from ..datasets import DATASETS
+    from ..inputs import zoo
+    from ..inputs.datasets import DATASETS
+    from ..recovery import recipes
     from ..repairs import REPAIRS
 
     def table(title: str, rows: Sequence[tuple[str, str]]) -> Table:

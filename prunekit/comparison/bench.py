@@ -8,9 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..calibrate import gather
 from ..criteria.base import Criterion
-from ..data import batches
 from ..engine import configure, prune
 from ..errors import (
     AdapterError,
@@ -20,12 +18,14 @@ from ..errors import (
     RepairError,
     TrainingError,
 )
-from ..measure import peak_bytes
+from ..inputs.data import batches
+from ..inputs.subject import find_images, find_subject
+from ..measuring.memory import peak_bytes
+from ..pruning.slices import SCORING_BATCH, traced
+from ..recovery.training import Epoch
 from ..result import Result
 from ..shared import Shared
-from ..step import SCORING_BATCH, traced
-from ..subject import find_images, find_subject
-from ..training import Epoch
+from ..statistics import gather
 from .cell import Cell, Cost, Record
 from .grid import Grid
 

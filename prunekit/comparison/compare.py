@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import GridError
+from ..recovery.training.setting import check_installed
 from ..registry import unknown
 from ..shared import Shared
-from ..training.setting import check_installed
 from .cell import NONE
 from .findings import Findings
 from .grid import DEFAULT, Grid

@@ -9,19 +9,19 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from .. import recipes
 from ..criteria import CRITERIA
 from ..criteria.base import SCOPES, Criterion
 from ..engine import configure
 from ..errors import GridError
-from ..models import is_random, resolve
-from ..plan import BYS, Budget
+from ..inputs.architectures import is_random, resolve
+from ..planning.budget import BYS, Budget
+from ..planning.rounds import ratios
 from ..plugin import configured
-from ..recipes import Recipe
+from ..recovery import recipes
+from ..recovery.recipes import Recipe
 from ..registry import unknown
 from ..repairs import REPAIRS
 from ..repairs.base import Repair
-from ..rounds import ratios
 from .cell import NONE, Cell
 
 ALL, OWN, DEFAULT = "all", "own", "default"

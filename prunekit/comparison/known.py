@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data import fingerprint
 from ..errors import DataError
+from ..inputs.data import fingerprint
+from ..inputs.subject import find_images, find_subject
+from ..measuring.provenance import versions
 from ..plugin import configured
-from ..provenance import versions
-from ..recipes import settings_of
+from ..recovery.recipes import settings_of
 from ..repairs import REPAIRS
 from ..shared import Shared
-from ..subject import find_images, find_subject
 from .cell import Cell
 from .grid import Grid
 

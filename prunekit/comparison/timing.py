@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
-from ..measure import find_device, latencies
-from ..plan import Plan
-from ..provenance import device_name, versions
+from ..cutting.shrink import shrunk
+from ..inputs.device import find_device
+from ..inputs.subject import find_subject
+from ..measuring.latency import latencies
+from ..measuring.provenance import device_name, versions
+from ..planning.plan import Plan
+from ..pruning.slices import traced
 from ..shared import Shared
-from ..shrink import shrunk
-from ..step import traced
-from ..subject import find_subject
 from .cell import Record, Timing
 from .grid import Grid
 from .store import Store

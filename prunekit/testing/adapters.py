@@ -12,13 +12,15 @@ from ..adapters import ADAPTERS
 from ..adapters.base import Adapter, select
 from ..axis import Axis
 from ..criteria import CRITERIA
-from ..graph import trace
-from ..measure import param_terms
-from ..models import fill
-from ..plan import Budget, Plan, make_plan
-from ..shrink import mask_, shrink_, shrunk
-from ..structure import copy_with
-from ..walk import Walk
+from ..cutting.shrink import shrink_, shrunk
+from ..cutting.silence import mask_
+from ..inputs.checkpoints import fill
+from ..measuring.counting import param_terms
+from ..planning.budget import Budget
+from ..planning.plan import Plan, make_plan
+from ..statistics.walk import Walk
+from ..tracing.copies import copy_with
+from ..tracing.graph import trace
 from .check import Check
 
 RATIOS = (0.3, 0.6)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..covariance import Covariance
 from ..repairs import REPAIRS
 from ..repairs.base import Layer, Repair
+from ..statistics.covariance import Covariance
 from .check import Check
 
 

@@ -13,14 +13,14 @@ import torch
 
 from ...adapters import ADAPTERS
 from ...criteria import CRITERIA
-from ...data import fingerprint
 from ...errors import GridError, PruneError
+from ...inputs.data import fingerprint
+from ...inputs.subject import find_images, find_subject
+from ...measuring.provenance import versions
 from ...plugin import configured
-from ...provenance import versions
-from ...recipes import settings_of
+from ...recovery.recipes import settings_of
 from ...registry import Registry
 from ...repairs import REPAIRS
-from ...subject import find_images, find_subject
 from ..bench import Bench
 from ..cell import Record
 from ..grid import Grid

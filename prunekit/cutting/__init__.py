@@ -1,0 +1,1 @@
+"""Plans carried out, and the proof that removing equals masking."""

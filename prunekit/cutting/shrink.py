@@ -1,0 +1,87 @@
+"""shrink_: axes and a plan -> a smaller model.
+
+It acts and decides nothing. Each parameter is sliced once, however many axes cut it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..adapters.base import Adapter
+from ..axis import Axis
+from ..planning.left import positions_left, slices_left
+from ..planning.plan import Plan
+from ..tracing.copies import BATCH_NORMS, M, copy_with
+
+
+def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> None:
+    """Cut everything the plan removes out of `model`, in place.
+
+    Device, dtype and `requires_grad` of every parameter stay. Sizes that layers and the
+    model cache about themselves are reset.
+    """
+    left = positions_left(axes, plan)
+    for name, dims in left.items():
+        _replace(model, name, dims)
+    _reset_sizes(model, axes, plan)
+    adapter.fixup(model, slices_left(axes, plan))
+
+
+def shrunk(model: M, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> M:
+    """Return a smaller copy of `model`; what is removed is never copied."""
+    left = positions_left(axes, plan)
+    small = copy_with(model, lambda name, tensor: _cut(tensor, left.get(name, {}), copied=True))
+    _reset_sizes(small, axes, plan)
+    adapter.fixup(small, slices_left(axes, plan))
+    return small
+
+
+def _cut(tensor: Tensor, dims: Mapping[int, Tensor], copied: bool = False) -> Tensor:
+    """Keep the given positions of each dimension; the result is contiguous."""
+    for dim, positions in dims.items():
+        if len(positions) < tensor.shape[dim]:
+            tensor, copied = tensor.index_select(dim, positions.to(tensor.device)), False
+    return tensor.clone() if copied else tensor
+
+
+def _replace(model: nn.Module, name: str, dims: Mapping[int, Tensor]) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    old = getattr(module, leaf)
+    new = _cut(old.detach(), dims)
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    setattr(module, leaf, new)
+
+
+def _reset_sizes(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
+    """Make torch's own layers agree with the shapes of their weights."""
+    touched = {member.name.rpartition(".")[0] for axis in axes for member in axis.members}
+    for name in touched:
+        layer: Any = model.get_submodule(name)
+        if isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = layer.weight.shape
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            depthwise = layer.groups > 1
+            layer.out_channels = layer.weight.shape[0]
+            layer.in_channels = layer.weight.shape[0 if depthwise else 1]
+            layer.groups = layer.out_channels if depthwise else 1
+        elif isinstance(layer, BATCH_NORMS):
+            layer.num_features = len(layer.weight)
+        elif isinstance(layer, nn.Embedding):
+            layer.embedding_dim = layer.weight.shape[1]
+    for axis in axes:
+        for name, index in axis.norms.items():
+            norm: Any = model.get_submodule(name)
+            left = index.shape[1] * len(plan.kept[axis.name])
+            _resize_norm(norm, left)
+
+
+def _resize_norm(norm: Any, size: int) -> None:
+    if isinstance(norm, nn.GroupNorm):
+        norm.num_channels = size
+    elif hasattr(norm, "normalized_shape"):
+        norm.normalized_shape = (size,)

@@ -1,0 +1,88 @@
+"""mask_: axes and a plan -> a model of the same size in which the removed slices are silent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..axis import Axis
+from ..planning.left import positions_left
+from ..planning.plan import Plan
+from ..tracing.copies import M, copy_with
+from .shrink import _resize_norm
+
+
+def mask_(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
+    """Silence everything the plan removes in `model`, in place, at full size.
+
+    Weights of removed slices become zero. Layers that normalise over an axis average over
+    what stays, since a zero is not the same as an absence there.
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, dims in positions_left(axes, plan).items():
+        _silence_(tensors[name].detach(), dims)
+    _mask_norms_(model, axes, plan)
+
+
+def masked(model: M, axes: Sequence[Axis], plan: Plan) -> M:
+    """Return a silenced copy of `model`, to be read only: it shares what nothing cuts."""
+    left = positions_left(axes, plan)
+
+    def silenced(name: str, tensor: Tensor) -> Tensor:
+        return _silence_(tensor.clone(), left[name]) if name in left else tensor
+
+    copy = copy_with(model, silenced)
+    _mask_norms_(copy, axes, plan)
+    return copy
+
+
+def _silence_(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    """Zero all but the given positions of each dimension."""
+    for dim, positions in dims.items():
+        gone = torch.ones(tensor.shape[dim], dtype=torch.bool)
+        gone[positions] = False
+        tensor.index_fill_(dim, gone.nonzero().flatten().to(tensor.device), 0)
+    return tensor
+
+
+def _mask_norms_(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
+    for axis in axes:
+        for name, index in axis.norms.items():
+            kept = index[list(plan.kept[axis.name])].flatten().sort().values
+            _set_module(model, name, _NormOverKept(model.get_submodule(name), kept))
+
+
+def _set_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+class _NormOverKept(nn.Module):
+    """A normalisation of the kept channels only; the others come out as zeros."""
+
+    def __init__(self, norm: nn.Module, keep: Tensor):
+        super().__init__()
+        self.keep = keep
+        self.dim = _channel_dim(norm)
+        self.small = _small_norm(norm, keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` over the kept channels."""
+        keep = self.keep.to(x.device)
+        out = torch.zeros_like(x)
+        return out.index_copy(self.dim, keep, self.small(x.index_select(self.dim, keep)))
+
+
+def _small_norm(norm: nn.Module, keep: Tensor) -> nn.Module:
+    small = copy_with(norm, lambda _, t: t[keep.to(t.device)] if t.dim() == 1 else t.clone())
+    _resize_norm(small, len(keep))
+    return small
+
+
+def _channel_dim(norm: nn.Module) -> int:
+    """Return the dimension of the input that a normalisation runs over."""
+    if isinstance(norm, nn.GroupNorm) or "2d" in type(norm).__name__:
+        return 1
+    return int(getattr(norm, "channel_dim", -1))

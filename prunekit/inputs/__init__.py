@@ -1,0 +1,1 @@
+"""What goes in: architectures, checkpoints, the zoo, images."""

@@ -1,0 +1,56 @@
+"""Small reference models, trained on Fashion-MNIST by benchmarks/train_zoo.py."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HERE = Path(__file__).parent
+DATA = "fashion-mnist-mini"
+
+
+def names() -> list[str]:
+    """Return the names of all models in the zoo."""
+    return sorted(path.stem for path in HERE.glob("*.json"))
+
+
+def card(name: str) -> dict[str, Any]:
+    """Return a model's card: class, arguments, data, recipe, seed, accuracy, versions."""
+    found: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text("utf-8"))
+    return found
+
+
+def build(name: str) -> nn.Module:
+    """Return a model of the zoo with random weights, in evaluation mode."""
+    return build_from(card(name))
+
+
+def build_from(card: dict[str, Any]) -> nn.Module:
+    """Instantiate the timm class of a card, and tell it what images it will see.
+
+    Raises:
+        ArtifactError: The card names anything but a model class of timm. Cards come with saved
+            results, and what is loaded must not be able to run code of its own.
+    """
+    from torch import nn
+
+    module, _, name = card["class"].rpartition(".")
+    home = importlib.import_module(module) if module.startswith("timm.models.") else None
+    cls: Any = getattr(home, name, None)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ArtifactError(f"A card names the class {card['class']!r}; expected a model of timm.")
+    model: Any = cls(**card["args"])
+    model.pretrained_cfg = {key: card[key] for key in ("input_size", "mean", "std")}
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def weights(name: str) -> Path:
+    """Return the file of a model's trained weights, float16 safetensors."""
+    return HERE / f"{name}.safetensors"

@@ -1,0 +1,228 @@
+"""Scores -> what stays: pure arithmetic, in the coordinates of the original model."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..axis import Axis, cuts
+from ..errors import ArtifactError, BudgetError
+from .budget import BYS, CLOSE_ENOUGH, Budget, By
+from .chain import Event, Unit, counts_after, make_chain, make_units
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which slices of each axis stay.
+
+    Attributes:
+        kept: Axis name to the slices that stay, ascending, in original coordinates.
+        sizes: Axis name to its original number of slices.
+        by: What the budget counted.
+        asked: The fraction of it to remove that was asked for.
+        got: The fraction the plan removes, by its own arithmetic.
+    """
+
+    kept: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, int]
+    by: By
+    asked: float
+    got: float
+
+    def to_json(self) -> dict[str, object]:
+        """Return the plan as plain data."""
+        axes = {n: {"size": self.sizes[n], "kept": list(k)} for n, k in self.kept.items()}
+        return {"by": self.by, "asked": self.asked, "got": self.got, "axes": axes}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ArtifactError: Something is missing, of the wrong type or out of range.
+        """
+        try:
+            axes: Mapping[str, Mapping[str, list[int]]] = data["axes"]  # type: ignore[assignment]
+            kept = {str(name): tuple(int(i) for i in axis["kept"]) for name, axis in axes.items()}
+            sizes = {str(name): int(axis["size"]) for name, axis in axes.items()}  # type: ignore[call-overload]
+            by = next(known for known in BYS if known == data["by"])
+            plan = cls(kept, sizes, by, float(data["asked"]), float(data["got"]))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+            raise ArtifactError(
+                f"The plan is not readable ({type(error).__name__}: {error}); save it again."
+            ) from error
+        for name, slices in kept.items():
+            ascending = all(a < b for a, b in itertools.pairwise(slices))
+            if not slices or not ascending or slices[0] < 0 or slices[-1] >= sizes[name]:
+                raise ArtifactError(
+                    f"The plan keeps impossible slices of axis {name!r}; expected ascending "
+                    f"numbers from 0 to {sizes[name] - 1}. Save it again."
+                )
+        return plan
+
+
+def make_plan(
+    axes: Sequence[Axis],
+    scores: Sequence[Tensor],
+    budget: Budget,
+    *,
+    scope: Literal["axis", "kind", "model"] = "kind",
+    floor: float = 0.1,
+    multiple: int = 8,
+    whole: Mapping[str, int] | None = None,
+) -> Plan:
+    """Choose what stays.
+
+    Within a scope slices leave in ascending order of score; different scopes lose the same
+    fraction of their slices, as far as floors allow. That makes a chain of events, and the
+    plan is the point on it nearest to the budget. Only where that misses the budget by more
+    than `CLOSE_ENOUGH` are smaller events from further along pulled forward.
+
+    Args:
+        axes: What may shrink.
+        scores: One (size,) score per axis; higher means keep.
+        budget: What to remove how much of.
+        scope: Slices compete within their `axis`, within all axes of a `kind`, or across the
+            whole `model`.
+        floor: The smallest fraction of an axis to keep, in [0, 1]; one slice always stays.
+        multiple: Sizes of rounded axes are multiples of this, nearest rather than floor;
+            1 rounds nothing.
+        whole: Axis name to the slices per group that the floor is a fraction of; what there is
+            now, unless given.
+
+    Returns:
+        The plan; a larger ratio never gets less removed.
+
+    Raises:
+        BudgetError: An argument is out of range, or the ratio out of reach; the message
+            says what the largest reachable ratio is and what limits it.
+    """
+    if not 0 <= floor <= 1:
+        raise BudgetError(f"The floor is {floor}; expected a fraction from 0 to 1.")
+    if multiple < 1:
+        raise BudgetError(f"The multiple is {multiple}; expected 1 or more.")
+    units = make_units(axes, scores, whole)
+    chain = make_chain(units, scope, floor, multiple)
+    cost = _Cost(units, budget)
+    counts = _solve(chain, units, cost, budget)
+    got = 1 - cost(counts) / budget.total
+    reachable = 1 - cost(counts_after(units, chain)) / budget.total
+    if budget.ratio - reachable > CLOSE_ENOUGH:
+        raise BudgetError(_out_of_reach(budget, reachable, axes, floor, multiple))
+    if got == 0:
+        raise BudgetError(
+            f"A ratio of {budget.ratio:g} by {budget.by} removes less than half a step of the "
+            "smallest axis; raise the ratio, or lower the multiple."
+        )
+    kept = {}
+    for unit, count in zip(units, counts, strict=True):
+        for axis, order in zip(unit.axes, unit.orders, strict=True):
+            kept[axis.name] = tuple(order[:, :count].flatten().sort().values.tolist())
+    ordered = {axis.name: kept[axis.name] for axis in axes}
+    return Plan(ordered, {axis.name: axis.size for axis in axes}, budget.by, budget.ratio, got)
+
+
+def _solve(chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, budget: Budget) -> list[int]:
+    """Return how many slices per group every unit keeps, as near to the budget as can be.
+
+    Mostly that is the point on the chain next to the budget. Where one event is so large
+    that this misses, the gap before it is filled with smaller events from further along.
+    Whichever it is, a larger ratio never removes less.
+    """
+    target = (1 - budget.ratio) * budget.total
+    steps = _first_below(chain, units, cost, target)
+    if steps == 0:
+        return counts_after(units, [])
+    before, after = counts_after(units, chain[: steps - 1]), counts_after(units, chain[:steps])
+    over, under = cost(before) - target, target - cost(after)
+    if min(over, under) <= CLOSE_ENOUGH * budget.total or under < 0:
+        return after if under <= over else before
+    nearest_above = _fill(chain[steps:], before, cost, cost(after) * (1 + 1e-9))
+    if target < cost(nearest_above):
+        return after if under <= cost(nearest_above) - target else nearest_above
+    return _fill(chain[steps:], before, cost, target)
+
+
+def _first_below(chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, target: float) -> int:
+    """Return the fewest events that bring the cost to the target or below, by bisection."""
+    low, high = 0, len(chain)  # cost never rises along the chain
+    while low < high:
+        middle = (low + high) // 2
+        if cost(counts_after(units, chain[:middle])) > target:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _fill(events: Sequence[Event], counts: Sequence[int], cost: _Cost, target: float) -> list[int]:
+    """Let events happen in order as long as the cost stays at or above the target."""
+    filled, full = list(counts), set()
+    for event in events:
+        if event.unit in full:
+            continue
+        tried = [*filled[: event.unit], event.count, *filled[event.unit + 1 :]]
+        if cost(tried) >= target:
+            filled = tried
+        else:  # all later events of this unit cut even more
+            full.add(event.unit)
+    return filled
+
+
+class _Cost:
+    """The cost of keeping so many slices per group of every unit."""
+
+    def __init__(self, units: Sequence[Unit], budget: Budget):
+        self.make_units, self._budget = units, budget
+        axes = [axis for unit in units for axis in unit.axes]
+        self._order = {
+            axis.name: order
+            for unit in units
+            for axis, order in zip(unit.axes, unit.orders, strict=True)
+        }
+        self._unit_of = {axis.name: n for n, unit in enumerate(units) for axis in unit.axes}
+        self._cuts = cuts(axes)
+
+    def __call__(self, counts: Sequence[int]) -> float:
+        if self._budget.by == "slices":
+            return float(
+                sum(n * u.slices_per_step for n, u in zip(counts, self.make_units, strict=True))
+            )
+        fractions = {dim: self._fraction(dim, counts) for dim in self._cuts}
+        saved = 0.0
+        for term in self._budget.terms:
+            left = math.prod(fractions.get(dim, 1.0) for dim in term.dims)
+            saved += term.cost * (1 - left)
+        return self._budget.total - saved
+
+    def _fraction(self, dim: tuple[str, int], counts: Sequence[int]) -> float:
+        """Return how much of one parameter dimension is left."""
+        cutting = self._cuts[dim]
+        length = cutting[0][1].weight.shape[dim[1]]
+        if len(cutting) == 1:  # by far the most frequent: no need to look at positions
+            axis, member = cutting[0]
+            removed = axis.size - counts[self._unit_of[axis.name]] * axis.spec.groups
+            return 1 - removed * member.index.shape[1] / length
+        left = torch.ones(length, dtype=torch.bool)
+        for axis, member in cutting:
+            gone = self._order[axis.name][:, counts[self._unit_of[axis.name]] :].flatten()
+            left[member.index[gone].flatten()] = False
+        return int(left.sum()) / length
+
+
+def _out_of_reach(
+    budget: Budget, reached: float, axes: Sequence[Axis], floor: float, multiple: int
+) -> str:
+    kinds = ", ".join(dict.fromkeys(axis.kind for axis in axes))
+    most = math.floor(reached * 1000) / 1000
+    return (
+        f"A ratio of {budget.ratio:g} by {budget.by} is out of reach: with axes {kinds}, a floor "
+        f"of {floor:g} and multiples of {multiple}, at most {most:.3f} can be removed; lower the "
+        "ratio or the floor, or let more kinds of axes shrink."
+    )

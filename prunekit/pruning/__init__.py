@@ -1,0 +1,1 @@
+"""One round of pruning, by slices or by single weights."""

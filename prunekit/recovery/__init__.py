@@ -1,0 +1,1 @@
+"""What recovers accuracy after a cut: repairs carried out, and training."""

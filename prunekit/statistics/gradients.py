@@ -1,0 +1,104 @@
+"""The gradients of the loss: of its mean over all images, and of each image alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..axis import Axis
+from ..inputs.data import check_labels
+from .common import Images, counted, evaluating, voter_names, with_voters
+
+MOST_IMAGES = 16  # whose gradients are held at once; more is no faster
+MOST_VALUES = 2**28  # in all gradients held at once: 1 GiB in float32
+
+Gradients = Mapping[str, Tensor]
+Loss = Callable[[Gradients, Tensor, Tensor], Tensor]
+
+
+def gather_gradients(model: nn.Module, axes: Sequence[Axis], images: Images) -> list[Axis]:
+    """Return the axes with the gradient of the mean cross-entropy in every voter.
+
+    The model runs in evaluation mode and is not modified: neither its `.grad` nor its
+    `requires_grad`.
+
+    Raises:
+        DataError: There are no images, or a label is outside the model's classes.
+    """
+    means = _mean(model, axes, images, lambda loss, voters, x, y: grad(loss)(voters, x, y))
+    return with_voters(axes, lambda member: replace(member, grad=means[member.name]))
+
+
+def gather_squared_gradients(model: nn.Module, axes: Sequence[Axis], images: Images) -> list[Axis]:
+    """Return the axes with the mean over images of the square of each one's own gradient.
+
+    That is not the square of the mean gradient, in which images cancel each other. The model
+    runs in evaluation mode and is not modified.
+
+    Raises:
+        DataError: There are no images, or a label is outside the model's classes.
+    """
+    means = _mean(model, axes, images, _sum_of_squares)
+    return with_voters(axes, lambda member: replace(member, grad_square=means[member.name]))
+
+
+def _mean(
+    model: nn.Module,
+    axes: Sequence[Axis],
+    images: Images,
+    summed: Callable[[Loss, Gradients, Tensor, Tensor], Gradients],
+) -> Gradients:
+    """Add up over batches what `summed` adds up within one, and divide by the images."""
+    names = voter_names(axes)
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    voters = {name: parameters[name] for name in names}
+
+    def loss(voters: Gradients, x: Tensor, y: Tensor) -> Tensor:
+        logits = functional_call(model, {**parameters, **voters}, (x,))
+        return F.cross_entropy(logits.float(), y, reduction="sum")
+
+    totals = {name: torch.zeros_like(voters[name], dtype=torch.float32) for name in names}
+    device, seen = next(model.parameters()).device, 0
+    with evaluating(model):
+        for x, y in counted(images):
+            x, y = x.to(device), y.to(device)
+            if not seen:
+                with torch.no_grad():
+                    classes = model(x[:1]).shape[1]
+            check_labels(y, classes)
+            for name, value in summed(loss, voters, x, y).items():
+                totals[name] += value
+            seen += len(x)
+    return {name: total / seen for name, total in totals.items()}
+
+
+def _sum_of_squares(loss: Loss, voters: Gradients, x: Tensor, y: Tensor) -> Gradients:
+    """Return the sum over images of the squared gradient of each image's loss."""
+    values = sum(voter.numel() for voter in voters.values())
+    held = min(MOST_IMAGES, max(1, MOST_VALUES // values))
+    totals = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in voters.items()}
+    for some_x, some_y in zip(torch.split(x, held), torch.split(y, held), strict=True):
+        for name, each in _each(loss, voters, some_x, some_y).items():
+            totals[name] += each.float().square_().sum(0)
+    return totals
+
+
+def _each(loss: Loss, voters: Gradients, x: Tensor, y: Tensor) -> Gradients:
+    """Return the gradient of the loss of each image, (images, *shape of the parameter)."""
+    x, y = x.unsqueeze(1), y.unsqueeze(1)  # (images, 1, ...): every image is a batch
+    found: Gradients
+    try:
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):  # vmap has no fused attention
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            found = vmap(grad(loss), (None, 0, 0))(voters, x, y)
+    except RuntimeError:  # the model takes a step that depends on its input: the slow way, then
+        singly = [grad(loss)(voters, one_x, one_y) for one_x, one_y in zip(x, y, strict=True)]
+        found = {name: torch.stack([each[name] for each in singly]) for name in voters}
+    return found

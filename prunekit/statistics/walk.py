@@ -1,0 +1,181 @@
+"""A large and a small model walk through calibration images side by side, block by block.
+
+At any time memory holds the inputs of one block, for all images and both models, and the
+activations of one batch inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import AdapterError, DataError
+
+WHOLE = ""  # the whole model's name among its modules
+Section = tuple[str, list[str]]  # a block, or the whole model, and the layers to look at in it
+
+
+class Walk:
+    """Where the two models stand, and what they make of the images there."""
+
+    def __init__(self, large: nn.Module, small: nn.Module, images: Iterable[tuple[Tensor, Tensor]]):
+        """Stand before the images, of which labels are not looked at; they are read repeatedly."""
+        self._large, self._small, self._images = large, small, images
+        self._device = next(large.parameters()).device
+        self._at = WHOLE
+        self._held: list[tuple[Tensor, Tensor]] = []
+
+    def sections(self, layers: Collection[str], blocks: Sequence[str]) -> list[Section]:
+        """Sort layers by when they run, and by the block they are part of.
+
+        Args:
+            layers: Modules to look at.
+            blocks: Modules that run one after the other, each on the output of the one before.
+
+        Returns:
+            In order: what runs before the blocks, every block up to the last one that matters,
+            and what runs after them. Sections of the whole model are slow: each of their layers
+            takes a pass from the start.
+
+        Layers that do not run are left out; of those that run twice, the first run counts.
+
+        Raises:
+            AdapterError: The blocks do not run like that.
+            DataError: There are no images.
+        """
+        order = list(dict.fromkeys(self._order({*layers, *blocks}, blocks)))
+        inside = {
+            name: next((block for block in blocks if f"{name}.".startswith(f"{block}.")), WHOLE)
+            for name in layers
+        }
+        chosen = [name for name in order if name in inside]
+        first = order.index(blocks[0]) if blocks else len(order)
+        before = [name for name in chosen if not inside[name] and order.index(name) < first]
+        after = [name for name in chosen if not inside[name] and order.index(name) >= first]
+        parts = [(block, [name for name in chosen if inside[name] == block]) for block in blocks]
+        while parts and not parts[-1][1]:
+            parts.pop()
+        return [(WHOLE, before)] * bool(before) + parts + [(WHOLE, after)] * bool(after)
+
+    def enter(self, section: str) -> None:
+        """Go on to a block, through the one before it; or back to the images."""
+        if section == WHOLE:
+            self._held = []
+        elif self._at == WHOLE:
+            large, small = (m.get_submodule(section) for m in (self._large, self._small))
+            self._held = [
+                (_inputs(self._large, large, x).cpu(), _inputs(self._small, small, y).cpu())
+                for x, y in self._pairs()
+            ]
+        else:
+            large, small = self._parts()
+            for number, (x, y) in enumerate(self._pairs()):
+                self._held[number] = (large(x).cpu(), small(y).cpu())
+        self._at = section
+
+    def seen(self, layer: str) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Yield a layer's input and output in the large model, and its input in the small one.
+
+        One batch at a time, after the number of its images; the layer is part of the section that
+        was entered.
+        """
+        large, small = self._parts()
+        for x, y in self._pairs():
+            inputs, outputs = _run_to(large, self._large.get_submodule(layer), x)
+            yield len(x), inputs, outputs, _inputs(small, self._small.get_submodule(layer), y)
+
+    def _parts(self) -> tuple[nn.Module, nn.Module]:
+        return self._large.get_submodule(self._at), self._small.get_submodule(self._at)
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._at != WHOLE:
+            for x, y in self._held:
+                yield x.to(self._device), y.to(self._device)
+            return
+        for images, _ in self._images:
+            x = images.to(self._device)
+            yield x, x
+
+    def _order(self, names: Collection[str], blocks: Sequence[str]) -> list[str]:
+        """Run one image through the large model, note what runs when, and check the blocks."""
+        image = next((images[:1] for images, _ in self._images), None)
+        if image is None:
+            raise DataError("There are no calibration images; expected at least one.")
+        order: list[str] = []
+        passed: list[Tensor] = []  # the output of the last block
+
+        def enter(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            order.append(name)
+            if name not in blocks:
+                return
+            alone = len(args) == 1 and isinstance(args[0], Tensor) and not kwargs
+            expected = blocks[sum(other in blocks for other in order) - 1]
+            chained = not passed or (alone and torch.equal(passed[-1], args[0]))
+            if not alone or name != expected or not chained:
+                raise AdapterError(
+                    f"Block {name!r} does not run on the output of the block before it alone, as "
+                    "the adapter's blocks() says; correct it, or return no blocks."
+                )
+
+        def leave(name: str, output: Tensor) -> None:
+            if name in blocks:
+                passed[:] = [output]
+
+        handles = []
+        for name in names:
+            part = self._large.get_submodule(name)
+            handles += [
+                part.register_forward_pre_hook(
+                    lambda _, args, kwargs, name=name: enter(name, args, kwargs), with_kwargs=True
+                ),
+                part.register_forward_hook(lambda _, args, out, name=name: leave(name, out)),
+            ]
+        try:
+            self._large(image.to(self._device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return order
+
+
+class _Reached(Exception):
+    """The layer has run; the rest of the model need not."""
+
+
+def _run_to(part: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Run `part` as far as `layer`, and return that layer's input and output."""
+    seen: list[Tensor] = []
+
+    def stop(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.extend((inputs[0], output))
+        raise _Reached
+
+    handle = layer.register_forward_hook(stop)
+    try:
+        part(x)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return seen[0], seen[1]
+
+
+def _inputs(part: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    """Run `part` up to `layer`, and return what that layer would get."""
+    seen: list[Tensor] = []
+
+    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0])
+        raise _Reached
+
+    handle = layer.register_forward_pre_hook(stop)
+    try:
+        part(x)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return seen[0]

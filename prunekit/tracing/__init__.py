@@ -1,0 +1,1 @@
+"""Which dimensions of a model are coupled, found without running it on data."""

@@ -1,0 +1,283 @@
+"""trace: the only file that knows torch-pruning.
+
+Its dependency graph is asked once, on the meta device, which dimensions are coupled and
+where; from then on everything is index arithmetic on tensors.
+"""
+
+from __future__ import annotations
+
+import gc
+import textwrap
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from ..adapters.base import Adapter
+from ..axis import AUX, Axis, AxisSpec, Member
+from ..errors import AdapterError
+from .copies import BATCH_NORMS, weightless
+
+
+def trace(
+    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Tensor
+) -> list[Axis]:
+    """Find every parameter that shrinks with each axis, and where.
+
+    Args:
+        model: Left untouched; a weightless copy is run on the meta device.
+        specs: What may shrink.
+        adapter: Knows roles, and what the graph must not follow.
+        example: One input batch; only shape and dtype matter.
+
+    Raises:
+        AdapterError: A spec names something the model lacks, or couples something that
+            cannot shrink consistently, such as the model's own output.
+    """
+    with _no_collection():
+        return _trace(model, specs, adapter, example)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from searching the graph's million objects, all in use."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _trace(
+    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Tensor
+) -> list[Axis]:
+    follow = _Graph(model, example) if any(spec.layer for spec in specs) else None
+    unfollowed = set(adapter.unfollowed(model))
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    norms = {name for name, module in model.named_modules() if _is_norm(module)}
+    axes = []
+    for spec in specs:
+        found = follow.positions(spec) if follow and spec.layer else _Found(spec)
+        found.drop(unfollowed)
+        for tie in spec.ties:
+            found.tensors[tie.parameter, tie.dim] = tie.fold.index()
+        axes.append(_axis(spec, found, tensors, norms, adapter))
+    return axes
+
+
+class _Found:
+    """What shrinks with one axis: positions by (tensor, dimension), and norms by module."""
+
+    def __init__(self, spec: AxisSpec):
+        self.spec = spec
+        self.tensors: dict[tuple[str, int], Tensor] = {}
+        self.norms: list[str] = []
+
+    def drop(self, names: set[str]) -> None:
+        """Forget what the adapter says not to follow: parameters, or whole modules."""
+        self.tensors = {
+            (name, dim): index
+            for (name, dim), index in self.tensors.items()
+            if not {name, _parent(name)} & names
+        }
+        self.norms = [norm for norm in self.norms if norm not in names]
+
+
+class _Graph:
+    """torch-pruning's dependency graph of a weightless copy of the model."""
+
+    def __init__(self, model: nn.Module, example: Tensor):
+        # The graph is read off autograd, whatever mode the caller is in.
+        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of bare parameters; ties cover them
+            shell, inputs = weightless(model, example)
+            for parameter in shell.parameters():
+                parameter.requires_grad_(parameter.is_floating_point())
+            self._graph = tp.DependencyGraph()
+            try:
+                self._graph.build_dependency(shell, (inputs,), verbose=False)
+            except Exception as error:  # of the model's own code
+                # torch-pruning tries a second way of calling the model; the first is to blame.
+                cause = error.__context__ or error
+                reason = textwrap.shorten(f"{type(cause).__name__}: {cause}", 120)
+                raise AdapterError(
+                    f"{type(model).__name__} does not run on an input of shape "
+                    f"{tuple(example.shape)} ({reason}); pass an example_input that fits."
+                ) from error
+        self._modules = dict(shell.named_modules())
+        self._names = {module: name for name, module in self._modules.items()}
+
+    def positions(self, spec: AxisSpec) -> _Found:
+        """Follow the channels of the spec's layer to all that is coupled with them."""
+        layer = self._modules.get(spec.layer or "")
+        if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            raise AdapterError(
+                f"Axis {spec.name!r} is defined by layer {spec.layer!r}, which is "
+                f"{type(layer).__name__}; expected a linear or convolution layer of the model."
+            )
+        if layer not in self._graph.module2node:
+            raise AdapterError(
+                f"Axis {spec.name!r} is defined by layer {spec.layer!r}, which took no part in the "
+                "forward pass; name another layer or another example input."
+            )
+        pruner = self._graph.get_pruner_of_module(layer)
+        start = pruner.prune_out_channels if spec.side == "out" else pruner.prune_in_channels
+        channels = layer.weight.shape[0 if spec.side == "out" else 1]
+        slice_of = _slice_of_channel(spec, channels)
+        group = self._group(layer, start, channels)
+        found = _Found(spec)
+        for item in group:
+            self._add(found, item, slice_of)
+        return found
+
+    def _group(self, layer: nn.Module, start: Any, channels: int) -> Any:
+        """Ask for everything coupled with all channels of a layer."""
+        # Every query revises the index maps of all known nodes, although the model is the same
+        # as when the graph was built; let it know of the one node where the query starts.
+        known = self._graph.module2node
+        self._graph.module2node = {layer: known[layer]}
+        try:
+            return self._graph.get_pruning_group(layer, start, list(range(channels)))
+        finally:
+            self._graph.module2node = known
+
+    def _add(self, found: _Found, item: Any, slice_of: Tensor) -> None:
+        target, handler = item.dep.target, item.dep.handler
+        # Where a layer has the last word, torch-pruning adds no node for the output.
+        last = not target.outputs and not handler.__name__.endswith("in_channels")
+        if last or isinstance(target.module, tp.ops._OutputOp):
+            raise AdapterError(
+                f"Axis {found.spec.name!r} reaches the model's output, whose size must not change; "
+                "declare another axis."
+            )
+        dims = self._dims(found.spec, target.module, handler)
+        if not dims:
+            return
+        index = _gather(torch.tensor(item.idxs), slice_of[torch.tensor(item.root_idxs)], found.spec)
+        for key in dims:
+            found.tensors[key] = index
+        if _is_norm(target.module):  # even one without parameters
+            found.norms.append(self._names[target.module])
+
+    def _dims(self, spec: AxisSpec, target: Any, handler: Any) -> list[tuple[str, int]]:
+        """Return the tensor dimensions that shrink when `handler` prunes `target`."""
+        if isinstance(target, nn.Parameter):
+            name = self._graph._param_to_name[target]
+            return [(name, int(self._graph.module2node[target].pruning_dim))]
+        if isinstance(target, tp.ops.DummyMHA | nn.MultiheadAttention | nn.LSTM | nn.GRU):
+            raise AdapterError(
+                f"Axis {spec.name!r} reaches {self._names.get(target)!r}, which is "
+                f"{type(target).__name__}; prunekit shrinks linear, convolution, normalisation and "
+                "embedding layers."
+            )
+        name = self._names.get(target)
+        if name is None:  # reshapes, additions and the like
+            return []
+        inputs = handler.__name__.endswith("in_channels")
+        if isinstance(target, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            return self._layer_dims(spec, name, target, inputs)
+        own = [*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)]
+        if isinstance(target, nn.Embedding):
+            return [(f"{name}.weight", 1)]
+        return [(f"{name}.{part}", 0) for part, tensor in own if tensor.dim() == 1]
+
+    def _layer_dims(
+        self, spec: AxisSpec, name: str, layer: Any, inputs: bool
+    ) -> list[tuple[str, int]]:
+        groups = getattr(layer, "groups", 1)
+        if groups > 1 and groups != layer.out_channels:
+            raise AdapterError(
+                f"Axis {spec.name!r} reaches {name!r}, a convolution in {groups} groups; prunekit "
+                "shrinks plain and depthwise convolutions."
+            )
+        if inputs and groups == 1:
+            return [(f"{name}.weight", 1)]
+        # A depthwise convolution has one input channel per output channel, on dimension 0.
+        return [(f"{name}.{part}", 0) for part, _ in layer.named_parameters(recurse=False)]
+
+
+def _slice_of_channel(spec: AxisSpec, channels: int) -> Tensor:
+    """Return which slice each channel of the defining layer belongs to, (channels,)."""
+    if spec.fold is None:
+        return torch.arange(channels)
+    index = spec.fold.index()
+    if index.numel() != channels:
+        raise AdapterError(
+            f"Axis {spec.name!r} folds {index.numel()} channels, but layer {spec.layer!r} has "
+            f"{channels}."
+        )
+    owner = torch.empty(channels, dtype=torch.int64)
+    owner[index] = torch.arange(len(index)).unsqueeze(1).expand_as(index)
+    return owner
+
+
+def _gather(positions: Tensor, owners: Tensor, spec: AxisSpec) -> Tensor:
+    """Turn pairs of position and owning slice into (size, k) positions."""
+    positions, order = positions.sort()
+    owners = owners[order]
+    by_owner = owners.argsort(stable=True)
+    counts = owners.bincount()
+    if int(counts.min()) != int(counts.max()):
+        raise AdapterError(
+            f"Axis {spec.name!r} gives its slices unequal shares of a dimension; expected equal "
+            "ones. Describe that dimension with a Tie."
+        )
+    return positions[by_owner].view(len(counts), -1)
+
+
+def _axis(
+    spec: AxisSpec,
+    found: _Found,
+    tensors: Mapping[str, Tensor],
+    norms: Collection[str],
+    adapter: Adapter,
+) -> Axis:
+    sizes = {len(index) for index in found.tensors.values()}
+    if len(sizes) != 1:
+        raise AdapterError(
+            f"Axis {spec.name!r} couples dimensions of {sorted(sizes)} slices; expected one number."
+        )
+    size = sizes.pop()
+    members = []
+    for (name, dim), index in found.tensors.items():
+        tensor = tensors.get(name)
+        if tensor is None or dim >= tensor.dim() or int(index.max()) >= tensor.shape[dim]:
+            shape = None if tensor is None else tuple(tensor.shape)
+            raise AdapterError(
+                f"Axis {spec.name!r} cuts dimension {dim} of {name!r} at {int(index.max())}, but "
+                f"its shape is {shape}; correct the adapter's ties."
+            )
+        role = adapter.role(name) if tensor.dim() > 1 else AUX
+        members.append(Member(name, role, dim, index, tensor.detach()))
+    if all(member.role == AUX for member in members):
+        raise AdapterError(
+            f"Axis {spec.name!r} has no weight matrix with a say in its score; give one a role "
+            "other than 'aux' in the adapter."
+        )
+    if size % spec.groups:
+        raise AdapterError(f"Axis {spec.name!r} has {size} slices in {spec.groups} groups.")
+    return Axis(spec, size, tuple(members), _norms(found, norms, size))
+
+
+def _norms(found: _Found, norms: Collection[str], size: int) -> dict[str, Tensor]:
+    """Return the positions each slice owns in every module that normalises over the axis."""
+    over = {name: torch.arange(size).unsqueeze(1) for name in found.norms}
+    for (name, _), index in found.tensors.items():
+        if _parent(name) in norms:
+            over[_parent(name)] = index
+    return over
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _is_norm(module: object) -> bool:
+    """Say whether a module's result depends on all its channels together."""
+    return "Norm" in type(module).__name__ and not isinstance(module, BATCH_NORMS)

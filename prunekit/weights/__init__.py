@@ -1,0 +1,1 @@
+"""Single weights: which become zero, and what that saves."""
