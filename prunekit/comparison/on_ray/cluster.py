@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ...errors import GridError
 from ..grid import Grid
 from ..launch import Failure, Job, Progress
 from ..store import Store
 from .connect import connected
+from .share import Share
 from .tasks import Launch
 
 
@@ -50,15 +49,12 @@ class Cluster:
         Raises:
             GridError: A number is out of range.
         """
-        if self.cpus <= 0:
-            raise GridError(f"A cell cannot do with {self.cpus:g} CPUs; expected more than 0.")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus % 1):
-            raise GridError(
-                f"A cell cannot be given {self.gpus:g} GPUs; expected a whole number, or a part of "
-                "one, such as 0.5."
-            )
-        if self.retries < 0:
-            raise GridError(f"A cell cannot be retried {self.retries} times; expected 0 or more.")
+        self.share  # noqa: B018  (checks the numbers)
+
+    @property
+    def share(self) -> Share:
+        """What a cell is given."""
+        return Share(self.cpus, self.gpus, self.retries)
 
     def __call__(
         self, grid: Grid, jobs: Sequence[Job], store: Store, progress: Progress
@@ -83,7 +79,7 @@ class Cluster:
             return []
         self._check_device(grid, missing)
         with connected(self.address) as ray:
-            return Launch(self, ray, grid, store, progress).run(missing)
+            return Launch(self.share, ray, grid, store, progress).run(missing)
 
     def _check_device(self, grid: Grid, jobs: Sequence[Job]) -> None:
         """Make sure that workers will have the sort of device that the keys of the cells name."""
@@ -99,16 +95,3 @@ class Cluster:
                 f"The cells are to be run on the CPU, which is what {asked}, but get "
                 f"{self.gpus:g} GPUs each; leave out --gpus, or start this where there is a GPU."
             )
-
-    def slots(self, nodes: Sequence[Mapping[str, Any]]) -> int:
-        """Return how many cells some machines can run at once.
-
-        Args:
-            nodes: As Ray describes them.
-        """
-        return sum(self._fitting(node["Resources"]) for node in nodes if node["Alive"])
-
-    def _fitting(self, resources: Mapping[str, float]) -> int:
-        asked = {"CPU": self.cpus, "GPU": self.gpus}
-        shares = [resources.get(name, 0) / amount for name, amount in asked.items() if amount]
-        return math.floor(min(shares) + 1e-4)  # Ray, too, counts in ten-thousandths

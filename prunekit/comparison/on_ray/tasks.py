@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from ...adapters import ADAPTERS
@@ -21,10 +21,8 @@ from ..grid import Grid
 from ..launch import Failure, Job, Progress
 from ..store import Store
 from .connect import named
+from .share import Share
 from .worker import DOORS, Parcel, run_cell
-
-if TYPE_CHECKING:
-    from .cluster import Cluster
 
 TICK_S = 1.0  # how often to look for new machines, and for cells that others have finished
 PATIENCE_S = 60.0  # how long a cluster may be without any machine that can run a cell
@@ -41,19 +39,19 @@ class _Flight:
 class Launch:
     """One launch: hands out jobs, and stores what comes back."""
 
-    def __init__(self, cluster: Cluster, ray: Any, grid: Grid, store: Store, progress: Progress):
-        self.cluster, self.ray, self.store, self.progress = cluster, ray, store, progress
+    def __init__(self, share: Share, ray: Any, grid: Grid, store: Store, progress: Progress):
+        self.share, self.ray, self.store, self.progress = share, ray, store, progress
         self.slots, self.able_at = 0, -math.inf
         self.flying: dict[Any, _Flight] = {}
         self.told: set[str] = set()
         self.failures: list[Failure] = []
         self.task = ray.remote(
-            num_cpus=cluster.cpus,
-            num_gpus=cluster.gpus,
-            max_retries=cluster.retries,
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            max_retries=share.retries,
             retry_exceptions=False,
         )(run_cell)
-        threads, gpus = max(1, int(cluster.cpus)), cluster.gpus > 0
+        threads, gpus = max(1, int(share.cpus)), share.gpus > 0
         plugins = plugins_of(grid)
         parcel = Parcel(uuid4().hex, grid, plugins, os.getcwd(), threads, gpus)
         self.parcel = ray.put(parcel)
@@ -71,12 +69,12 @@ class Launch:
 
     def count_slots(self) -> None:
         """Find out how many cells can run at once; machines come and go."""
-        self.slots, now = self.cluster.slots(self.ray.nodes()), time.monotonic()
+        self.slots, now = self.share.slots(self.ray.nodes()), time.monotonic()
         if self.slots:
             self.able_at = now
         elif now - self.able_at > PATIENCE_S:
             raise GridError(
-                f"Ray has no machine with {_requests(self.cluster)}, which every cell is to get; "
+                f"Ray has no machine with {_requests(self.share)}, which every cell is to get; "
                 "ask for less with --cpus and --gpus, or add such a machine."
             )
 
@@ -146,7 +144,7 @@ class Launch:
                 "machines have the same packages."
             )
         except errors.RayError as error:  # what it says at length names machines
-            tries = self.cluster.retries + 1
+            tries = self.share.retries + 1
             return (
                 f"{type(error).__name__}: its worker died, in {tries} of {tries} tries; see "
                 "whether the machines have enough memory."
@@ -162,9 +160,9 @@ class Launch:
                 self.ray.cancel(task, force=True)
 
 
-def _requests(cluster: Cluster) -> str:
-    gpus = f" and {cluster.gpus:g} GPUs" if cluster.gpus else ""
-    return f"{cluster.cpus:g} CPUs{gpus}"
+def _requests(share: Share) -> str:
+    gpus = f" and {share.gpus:g} GPUs" if share.gpus else ""
+    return f"{share.cpus:g} CPUs{gpus}"
 
 
 def plugins_of(grid: Grid) -> dict[tuple[str, str], bytes]:
