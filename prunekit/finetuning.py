@@ -209,7 +209,7 @@ def _after(
     source: Path, report: Mapping[str, Any], model: nn.Module, images: Data
 ) -> dict[str, Any]:
     """Return what the small model costs, which training does not change, and its accuracy."""
-    top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))
+    top1, top5, count = accuracy(model, batches(images.tested(), EVAL_BATCH))
     return {**report["after"], "top1": top1, "top5": top5, "images": count}
 
 

@@ -13,7 +13,7 @@ import torch
 from conftest import write_digits
 from safetensors.torch import load_file
 
-import prunekit.inputs.data
+import prunekit.inputs.folder
 from prunekit import finetune
 from prunekit.artifact import CURVE, HISTORY, REPORT, WEIGHTS, read_history, read_report
 from prunekit.cli import main
@@ -135,9 +135,11 @@ def test_a_tuned_model_can_be_tuned_again(tuned, home, tmp_path):
 
 
 def test_test_images_are_read_once_and_only_after_training(home, tmp_path, monkeypatch):
-    reads, read = [], prunekit.inputs.data._load_rgb
+    reads, read = [], prunekit.inputs.folder.read_image
     monkeypatch.setattr(
-        prunekit.inputs.data, "_load_rgb", lambda path: reads.append(path) or read(path)
+        prunekit.inputs.folder,
+        "read_image",
+        lambda path, mode: reads.append(path) or read(path, mode),
     )
     run(home, tmp_path / "out")
     tests = [path for path in reads if "/digits/test/" in path]

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from ...errors import TrainingError
 from ...inputs.data import Images
+from ...inputs.device import find_device
 from ..recipes import Recipe, settings_of
-from . import images as pictures
 from .chance import preserved
 from .checkpoint import claim
 from .failures import memory_explained
 from .history import Epoch, Trained, Update
 from .loop import Run, Told
 from .parts import prepare
+from .ready import check_trainable
 from .setting import accelerator as accelerator_for
 from .setting import check_installed, together
 
@@ -74,12 +75,14 @@ def train_(
         DataError: There are no images to train with, or they do not fit the model.
     """
     check_installed(tracker)
-    pictures.check(images, model)
-    assert images is not None
+    dtype = next(model.parameters()).dtype
+    check_trainable(model, images, recipe, find_device(device).type)
+    assert images is not None, "checked just now"
     if recipe.distill and teacher is None:
         raise TrainingError("The recipe distils, but there is no dense model; pass teacher.")
     if tracker and workdir is None:
         raise TrainingError(f"The tracker {tracker!r} needs a place to write to; pass workdir.")
+    model.float()  # updates of a half-precision weight would be rounded away
     with accelerator_for(recipe, device, tracker, workdir) as accelerator, preserved():
         if workdir is not None:
             place, plain = workdir, {**settings_of(recipe), **(settings or {}), "seed": seed}
@@ -102,5 +105,5 @@ def train_(
         with memory_explained(recipe, accelerator.num_processes):
             trained = run()
     model.load_state_dict(run.progress.best)
-    model.eval()
+    model.to(dtype).eval()
     return trained
