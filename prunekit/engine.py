@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Unpack
 
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from .criteria.base import Criterion
 from .errors import PruneError
 from .inputs.finite import check_finite
+from .keywords import with_keywords
 from .planning.budget import CLOSE_ENOUGH
 from .pruning.further import since_the_start
 from .pruning.job import Job, Outcome, prepare
@@ -26,6 +26,7 @@ from .reuse import reopened
 from .shared import Shared
 
 
+@with_keywords(Options, Request)
 def prune(
     model: nn.Module | str,
     criterion: str | Criterion = "dimap",
@@ -104,23 +105,6 @@ def prune(
         raise
     check_finite(outcome.model, "The pruned model")
     return _result(job, outcome, examine(job, outcome.model))
-
-
-def _signature() -> inspect.Signature:
-    """Return the signature of `prune` with all keywords, as `help` and editors should show it."""
-    own = inspect.signature(prune)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    more = [
-        inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type)
-        for f in fields(Request)
-        if f.name in Options.__annotations__
-    ]
-    given = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    places = [p for p in given if p.kind is not keyword]
-    return own.replace(parameters=[*places, *more, *(p for p in given if p.kind is keyword)])
-
-
-prune.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def _result(job: Job, outcome: Outcome, sides: Sides) -> Result:

@@ -199,7 +199,7 @@ def test_bad_input_is_one_sentence(home, tmp_path, capsys):
         ([vit, "--data", digits, "--batch-size", "64"], "63 images to train with, fewer than"),
         ([vit, "--data", digits, "--precision", "fp16"], "needs a GPU"),
         ([vit, "--data", tmp_path / "tests-only"], "has no training images"),
-        ([vit, "--data", tmp_path / "eight"], "has 8 classes, but the model tells 10"),
+        ([vit, "--data", tmp_path / "eight"], "lacks '6', '7', which"),
         ([vit, "--data", tmp_path / "nowhere"], "No data set or folder"),
     ):
         assert expected in refused(capsys, *arguments, *out), arguments
