@@ -113,5 +113,5 @@ def described(error: BaseException) -> str:
     except Exception:  # of a class of somebody else's
         text = ""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = text if len(text) <= SHORT else f"{text[: SHORT - 4]} ..."
+    text = text if len(text) <= SHORT else f"{text[: SHORT - 4].rstrip()} ..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -183,14 +183,14 @@ class FunctionPlugin:
 
 
 def shown(value: object) -> str:
-    """Return a value as it is written in Python, cut short.
+    """Return a value as it is written in Python, in one line, cut short.
 
     Example:
         >>> shown("a" * 100)
         "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ..."
     """
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception:  # such as that of an integer of thousands of digits
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
