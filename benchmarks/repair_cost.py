@@ -29,7 +29,7 @@ from prunekit.inputs.feed import InputSpec
 from prunekit.measuring.counting import param_terms
 from prunekit.planning.budget import Budget
 from prunekit.planning.plan import make_plan
-from prunekit.pruning.slices import REPAIR_BATCH
+from prunekit.pruning.job import REPAIR_BATCH
 from prunekit.recovery.reconstruct import repair_
 from prunekit.repairs import REPAIRS
 from prunekit.tracing.graph import trace

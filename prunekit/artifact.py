@@ -36,6 +36,7 @@ from .errors import ArtifactError, WeightsError
 from .inputs.architectures import Architecture
 from .inputs.checkpoints import fill
 from .inputs.feed import InputSpec
+from .inputs.lineage import Lineage, note_lineage_
 from .measuring.provenance import versions
 from .planning.plan import Plan
 from .recovery.training.curve import learning_curve
@@ -45,6 +46,7 @@ from .tracing.graph import trace
 from .weights.files import read_masks, write_masks
 
 FORMAT = 1
+ARGUMENTS = {"img_size", "in_chans", "num_classes"}  # that a factory may be told
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -187,6 +189,10 @@ def load(
     except (WeightsError, SafetensorError) as error:
         raise ArtifactError(f"{directory / WEIGHTS} does not fit its plan: {error}") from error
     _masks(directory, data, small)
+    if data["architecture"] is not None and model is None:
+        origin = read_report(directory)["recipe"]["weights"]
+        built = _architecture(data, directory)
+        note_lineage_(small, Lineage(built, origin, data["adapter"], plan))
     return small.eval()
 
 
@@ -334,7 +340,11 @@ def _architecture(data: Mapping[str, Any], directory: Path) -> Architecture:
         )
     architecture = Architecture(**data["architecture"])
     # timm's factory takes arguments that read files and fetch from hubs; ours need none of them.
-    if architecture.card is None and set(architecture.args) - {"num_classes"}:
+    if architecture.card is None and set(architecture.args) - {
+        "img_size",
+        "in_chans",
+        "num_classes",
+    }:
         raise ArtifactError(
             f"The architecture in {directory} has arguments that prunekit never writes: "
             f"{', '.join(architecture.args)}. Do not trust it."

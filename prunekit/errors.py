@@ -1,6 +1,7 @@
 """Every error prunekit raises on purpose.
 
 PruneError
+├── RequestError        an option whose value, or whose company, makes no sense
 ├── RegistryError       an unknown or duplicate plug-in, architecture, axis or data set
 ├── CriterionError      a criterion that broke its contract
 ├── RepairError         a repair that broke its contract
@@ -20,11 +21,24 @@ All of them say what came, what was expected and what to do, in one sentence; th
 command line prints that sentence and exits with code 2.
 """
 
+from typing import Any
+
 SHORT = 200  # characters of another error's message that a sentence can take
 
 
 class PruneError(Exception):
-    """Base of all errors that prunekit raises on purpose."""
+    """Base of all errors that prunekit raises on purpose.
+
+    Attributes:
+        finished: What was done before a late failure, so that it need not be lost: a `Result` when
+            `prune` raises it; None if nothing was.
+    """
+
+    finished: Any = None
+
+
+class RequestError(PruneError):
+    """An option has a value that cannot be used, or contradicts another one."""
 
 
 class RegistryError(PruneError):

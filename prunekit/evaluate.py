@@ -44,5 +44,5 @@ def evaluate(
         raise DataError(f"{directory} was made without data; name some with --data.")
     images = open_data(data, model, data_dir)
     on_step("evaluate")
-    top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))
+    top1, top5, count = accuracy(model, batches(images.tested(), EVAL_BATCH))
     return {"data": images.name, "top1": top1, "top5": top5, "images": count}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,15 @@ from .inputs.architectures import build
 from .inputs.data import Data, batches, open_data
 from .inputs.device import find_device
 from .inputs.feed import InputSpec
+from .keywords import with_keywords
 from .measuring.accuracy import EVAL_BATCH, accuracy
 from .recovery import recipes
 from .recovery.recipes import Recipe
-from .recovery.training import Epoch, Trained, Update, train_
+from .recovery.training import Trained, train_
 from .recovery.training.checkpoint import finish
 from .recovery.training.history import CURVE, HISTORY
-from .recovery.training.setting import check_installed, rank
+from .recovery.training.session import Keywords, Session
+from .recovery.training.setting import rank
 from .weights.zeros import count
 
 NO_TEACHER = {
@@ -57,6 +59,7 @@ class Finetuned:
     trained: Trained
 
 
+@with_keywords(Keywords, Session)
 def finetune(
     directory: str | Path,
     out: str | Path | None = None,
@@ -69,16 +72,8 @@ def finetune(
     model: nn.Module | None = None,
     adapter: Adapter | None = None,
     example_input: Tensor | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    workers: int = 0,
-    resume: bool = False,
-    tracker: str | None = None,
-    checkpoint_minutes: float = 10.0,
     on_step: Callable[[str], None] = lambda step: None,
-    on_update: Callable[[Update], None] = lambda update: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    **keywords: Unpack[Keywords],
 ) -> Finetuned:
     """Train a saved model, evaluate it once on test images, and save what came out.
 
@@ -110,70 +105,82 @@ def finetune(
     """
     source = Path(directory)
     out = Path(out) if out is not None else source.with_name(f"{source.name}-finetuned")
-    name = "custom" if isinstance(recipe, Recipe) else str(recipe)
-    settings = recipe if isinstance(recipe, Recipe) else recipes.find(recipe)
-    settings = settings.with_(**(overrides or {}))
-    check_installed(tracker)
-    find_device(device)
+    name, settings = _settings(recipe, overrides or {})
+    session = Session(workdir=out.with_name(f"{out.name}.training"), **keywords)
+    target = find_device(session.device)
     on_step("load")
     plan, report = read_plan(source), read_report(source)
     if rank() == 0:
         check_writable(out)
     small = load(source, model=model, adapter=adapter, example_input=example_input)
-    dtype = next(small.parameters()).dtype
-    small = small.float()
     images = _images(source, report, small, data, data_dir)
     if settings.distill and teacher is None:
         on_step("build the dense model")
         teacher = _dense(source, plan, report)
     on_step("train")
-    workdir = out.with_name(f"{out.name}.training")
+    pinned = {"data": images.name, "weights_sha256": plan["weights_sha256"]}
     trained = train_(
         small,
         images.calibration,
         settings,
         teacher=teacher,
         masks=masks_of(source, small),
-        workdir=workdir,
-        resume=resume,
-        settings={"data": images.name, "weights_sha256": plan["weights_sha256"]},
-        seed=seed,
-        device=device,
-        workers=workers,
-        tracker=tracker,
-        checkpoint_minutes=checkpoint_minutes,
-        on_update=on_update,
-        on_epoch=on_epoch,
-        should_stop=should_stop,
+        settings=pinned,
+        workdir=session.workdir,
+        **keywords,
     )
-    small = small.to(dtype)
     if rank() != 0:
         return Finetuned(small, out, {}, trained)
     on_step("evaluate")
-    small = small.to(find_device(device))
-    after = _after(source, report, small, images)
-    new = {
-        **{key: value for key, value in report.items() if key not in ("files", "plan_sha256")},
-        "after": after,
-        "sparsity": _recounted(report, small, example_input),
-        "recipe": {**report["recipe"], "data": images.name},
-        "seconds": {**report["seconds"], "finetune": trained.seconds},
-        "finetune": {
-            "recipe": name,
-            "settings": recipes.settings_of(settings),
-            "seed": seed,
-            "data": images.name,
-            **trained.report(),
-            "test_top1_before": _known_top1(report, images, after["images"]),
-            "test_top1": after["top1"],
-            "source": str(source),
-            "versions": {"accelerate": version("accelerate"), "torch": torch.__version__},
-        },
-    }
-    extras = {file: (workdir / file).read_text("utf-8") for file in (HISTORY, CURVE)}
-    save_tuned(source, out, small, new, extras)
-    finish(workdir)
+    new = _renewed(report, small.to(target), images, example_input)
+    new["seconds"] = {**report["seconds"], "finetune": trained.seconds}
+    made = {"recipe": name, "settings": recipes.settings_of(settings), "seed": session.seed}
+    new["finetune"] = {**made, **_tuning(report, new, trained), "source": str(source)}
+    _save(source, out, small, new, session)
     return Finetuned(small, out, new, trained)
+
+
+def _renewed(
+    report: Mapping[str, Any], small: nn.Module, images: Data, example: Tensor | None
+) -> dict[str, Any]:
+    """Return what a report says of the model as it is now, on these images."""
+    return {
+        **{key: value for key, value in report.items() if key not in ("files", "plan_sha256")},
+        "after": _after(report, small, images),
+        "sparsity": _recounted(report, small, example),
+        "recipe": {**report["recipe"], "data": images.name},
+    }
+
+
+def _tuning(old: Mapping[str, Any], new: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
+    """Return what is to be told of the training itself."""
+    after, data = new["after"], new["recipe"]["data"]
+    # An accuracy from before counts if it was measured on the same images.
+    same = old["recipe"]["data"] == data and old["after"]["images"] == after["images"]
+    return {
+        "data": data,
+        **trained.report(),
+        "test_top1_before": old["after"]["top1"] if same else None,
+        "test_top1": after["top1"],
+        "versions": {"accelerate": version("accelerate"), "torch": torch.__version__},
+    }
+
+
+def _save(
+    source: Path, out: Path, model: nn.Module, report: Mapping[str, Any], session: Session
+) -> None:
+    """Write the artifact with the history of its training, and let go of the checkpoints."""
+    assert session.workdir is not None, "finetune gives it one"
+    extras = {file: (session.workdir / file).read_text("utf-8") for file in (HISTORY, CURVE)}
+    save_tuned(source, out, model, report, extras)
+    finish(session.workdir)
+
+
+def _settings(recipe: str | Path | Recipe, overrides: Mapping[str, Any]) -> tuple[str, Recipe]:
+    """Return a recipe with its name, some settings changed."""
+    if isinstance(recipe, Recipe):
+        return "custom", recipe.with_(**overrides)
+    return str(recipe), recipes.find(recipe).with_(**overrides)
 
 
 def _images(
@@ -205,11 +212,9 @@ def _dense(source: Path, plan: Mapping[str, Any], report: Mapping[str, Any]) -> 
     return build(architecture["name"], named).model
 
 
-def _after(
-    source: Path, report: Mapping[str, Any], model: nn.Module, images: Data
-) -> dict[str, Any]:
+def _after(report: Mapping[str, Any], model: nn.Module, images: Data) -> dict[str, Any]:
     """Return what the small model costs, which training does not change, and its accuracy."""
-    top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))
+    top1, top5, count = accuracy(model, batches(images.tested(), EVAL_BATCH))
     return {**report["after"], "top1": top1, "top5": top5, "images": count}
 
 
@@ -224,9 +229,3 @@ def _recounted(
     example = InputSpec.of(model).example() if example is None else example
     told = (old["granularity"], old["thresholds"], old["nonzero_before"])
     return count(model, kinds, example, *told).report()
-
-
-def _known_top1(report: Mapping[str, Any], images: Data, count: int) -> float | None:
-    """Return the accuracy before, if it was measured on the same images."""
-    same = report["recipe"]["data"] == images.name and report["after"]["images"] == count
-    return report["after"]["top1"] if same else None

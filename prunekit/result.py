@@ -106,15 +106,6 @@ class Result:
 
     def report(self) -> dict[str, Any]:
         """Return everything but the model itself as plain data."""
-        kept = {
-            name: {"kind": self.kinds[name], "size": self.plan.sizes[name], "kept": len(slices)}
-            for name, slices in self.plan.kept.items()
-        }
-        if self.masks is not None:
-            kept = {
-                name: {"kind": self.kinds[name], "size": mask.numel(), "kept": int(mask.sum())}
-                for name, mask in self.masks.kept.items()
-            }
         return {
             "asked": self.plan.asked,
             "got": self.got,
@@ -122,11 +113,22 @@ class Result:
             "after": asdict(self.after),
             "parity": self.parity.report() if self.parity else None,
             "rounds": [one.report() for one in self.rounds],
-            "axes": kept,
+            "axes": self._kept(),
             "sparsity": self.sparsity.report() if self.sparsity else None,
             "seconds": dict(self.seconds),
             "recipe": dict(self.recipe),
             "warnings": list(self.warnings),
+        }
+
+    def _kept(self) -> dict[str, dict[str, Any]]:
+        """Return kind, size and what stays of every axis, or of every matrix that was masked."""
+        if self.masks is not None:
+            counts = {n: (mask.numel(), int(mask.sum())) for n, mask in self.masks.kept.items()}
+        else:
+            counts = {n: (self.plan.sizes[n], len(stays)) for n, stays in self.plan.kept.items()}
+        return {
+            name: {"kind": self.kinds[name], "size": size, "kept": kept}
+            for name, (size, kept) in counts.items()
         }
 
     def save(self, directory: str | Path) -> None:

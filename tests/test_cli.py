@@ -11,7 +11,7 @@ import torch
 from conftest import write_digits
 from rich.console import Console
 
-import prunekit.inputs.data
+import prunekit.inputs.fashion
 from prunekit import criterion, prune
 from prunekit.artifact import read_report
 from prunekit.cli import _parser, main
@@ -42,8 +42,10 @@ def refused(capsys, *arguments):
 
 @pytest.mark.parametrize("arch", names())
 def test_run_prunes_measures_and_saves(arch, tmp_path, capsys, monkeypatch):
-    images, read = 10_000 if arch == "swin_micro" else 2_000, prunekit.inputs.data._idx
-    monkeypatch.setattr(prunekit.inputs.data, "_idx", lambda root, stem: read(root, stem)[:images])
+    images, read = 10_000 if arch == "swin_micro" else 2_000, prunekit.inputs.fashion._idx
+    monkeypatch.setattr(
+        prunekit.inputs.fashion, "_idx", lambda root, stem: read(root, stem)[:images]
+    )
     out = tmp_path / "small"
     arguments = ["--arch", arch, "--criterion", "dimap", "--ratio", "0.5", "--out", str(out)]
     assert main(["run", *arguments, "--json"]) == 0

@@ -2,9 +2,11 @@
 
 import gzip
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -118,8 +120,11 @@ def test_a_folder_without_splits_is_for_testing_only(model, digits):
 
 def test_training_images_are_never_evaluated_on(model, digits):
     shutil.rmtree(digits / "val")
-    with pytest.raises(DataError, match="no val or test folder"):
-        open_data(str(digits), model)
+    data = open_data(str(digits), model)
+    assert len(data.calibration) == 10
+    assert data.test is None
+    with pytest.raises(DataError, match="add a val or test folder"):
+        data.tested()
 
 
 def test_an_unreadable_image_is_named(model, digits):
@@ -130,9 +135,73 @@ def test_an_unreadable_image_is_named(model, digits):
 
 
 def test_the_number_of_classes_must_be_the_models(model, digits):
-    shutil.rmtree(digits / "val" / "3")
+    for split in ("train", "val"):
+        shutil.rmtree(digits / split / "3")
     with pytest.raises(DataError, match="9 classes, but the model tells 10 apart"):
         open_data(str(digits), model)
+    assert open_data(str(digits), model, labels=False).problem is not None
+
+
+@pytest.mark.parametrize(("lacks", "has"), [("train", "val"), ("val", "train")])
+def test_splits_whose_classes_differ_are_refused_by_name(model, digits, lacks, has):
+    shutil.rmtree(digits / lacks / "3")
+    with pytest.raises(DataError, match=rf"{lacks} lacks '3', which .*{has} has"):
+        open_data(str(digits), model)
+    mended = digits / lacks / "3"  # as the sentence advises
+    mended.mkdir()
+    shutil.copy(digits / has / "3" / ("13.png" if has == "val" else "3.png"), mended)
+    open_data(str(digits), model)
+
+
+def test_one_name_is_one_label_in_all_splits(model, digits):
+    data = open_data(str(digits), model)
+    for split in (data.test, data.calibration):
+        for path, label in split.samples:
+            assert data.classes[label] == Path(path).parent.name
+
+
+def test_images_need_no_labels_where_none_are_looked_at(model, digits, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in (digits / "train").rglob("*.png"):
+        shutil.copy(path, flat)
+    data = open_data(str(flat), model, labels=False, calibrates=True)
+    assert len(data.calibration) == 10
+    assert data.test is None
+    x, y = next(iter(batches(data.calibration, 10)))
+    assert x.shape == (10, 1, 28, 28)
+    assert y.tolist() == [-1] * 10
+    with pytest.raises(DataError, match=r"no labels; put those of each class in a sub-folder"):
+        open_data(str(flat), model)
+
+
+def test_some_of_imagenets_classes_have_the_labels_that_timm_gives_them(tmp_path, digits):
+    names = ("n01443537", "n02123045")  # goldfish and tabby
+    for name in names:
+        shutil.copytree(digits / "val" / "3", tmp_path / "few" / "val" / name)
+    other = torch.nn.Identity()
+    other.num_classes = 1000
+    other.pretrained_cfg = {"input_size": (3, 40, 40), "mean": (0.5,) * 3, "std": (1.0,) * 3}
+    data = open_data(str(tmp_path / "few"), other)
+    assert sorted(set(data.test.targets)) == [1, 281]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_have_the_size_and_the_channels_that_the_model_was_built_for(channels, digits):
+    sizes = {"img_size": (32, 48), "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    built = timm.create_model("vit_tiny_patch16_224", in_chans=channels, num_classes=10, **sizes)
+    spec = InputSpec.of(built)
+    assert spec.size == (channels, 32, 48)
+    for name in ("fashion-mnist-mini", str(digits)):
+        x, _ = next(iter(batches(open_data(name, built).test, 2)))
+        assert x.shape == (2, channels, 32, 48)
+        assert built(x).shape == (2, 10)
+
+
+def test_image_files_give_no_five_channels(digits):
+    built = timm.create_model("convnext_atto", in_chans=5, num_classes=10)
+    with pytest.raises(DataError, match="5 channels; image files give 1, 3 or 4"):
+        open_data(str(digits), built)
 
 
 def test_a_download_that_fails_says_where_the_data_is_looked_for(model, monkeypatch, tmp_path):
@@ -140,7 +209,7 @@ def test_a_download_that_fails_says_where_the_data_is_looked_for(model, monkeypa
         raise OSError("no route to host")
 
     monkeypatch.delenv("PRUNEKIT_DATA", raising=False)
-    monkeypatch.setattr("prunekit.inputs.data.DEBIAN", tmp_path / "none")
+    monkeypatch.setattr("prunekit.inputs.fashion.DEBIAN", tmp_path / "none")
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", refuse)
     with pytest.raises(DataError, match=r"--data-dir.*PRUNEKIT_DATA.*fashion-mnist-mini"):
         open_data("fashion-mnist", model)

@@ -8,8 +8,8 @@ from torch import nn
 
 from prunekit import Adapter, AxisSpec, Criterion, ParityError, criterion, prune
 from prunekit.criteria import CRITERIA
-from prunekit.errors import AdapterError, DataError, TrainingError
-from prunekit.inputs.subject import find_subject
+from prunekit.errors import AdapterError, DataError, TrainingError, WeightsError
+from prunekit.inputs.subject import Source, find_subject
 from prunekit.inputs.zoo import build
 from prunekit.recovery import recipes
 from prunekit.shared import Shared
@@ -42,7 +42,7 @@ def test_the_callers_model_is_never_modified(name, swin):
 
 
 def test_a_model_in_training_mode_is_measured_in_evaluation_mode(swin):
-    subject = find_subject(swin.train(), "auto", None, None, "auto", 0, Shared())
+    subject = find_subject(Source(model=swin.train()), Shared())
     assert swin.training
     assert not any(part.training for part in subject.model.modules())
     assert subject.model.head.fc.weight.data_ptr() == swin.head.fc.weight.data_ptr()
@@ -220,9 +220,10 @@ def test_scales_of_next_to_nothing_do_not_hide_a_broken_cut(net):
         prune(net, "random", 0.5, adapter=Forgetful(), **given)
 
 
-def test_weights_that_are_no_numbers_prove_nothing(net):
-    net.norm.running_var.fill_(float("nan"))
-    with pytest.raises(ParityError, match="not a number"):
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_before_any_work(net, value):
+    net.norm.running_var.fill_(value)
+    with pytest.raises(WeightsError, match=r"16 weights in 'norm\.running_var'.*not a number"):
         prune(net, "random", 0.5, adapter=NetAdapter(), example_input=torch.randn(4, 3, 8, 8))
 
 

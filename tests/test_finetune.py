@@ -13,7 +13,7 @@ import torch
 from conftest import write_digits
 from safetensors.torch import load_file
 
-import prunekit.inputs.data
+import prunekit.inputs.folder
 from prunekit import finetune
 from prunekit.artifact import CURVE, HISTORY, REPORT, WEIGHTS, read_history, read_report
 from prunekit.cli import main
@@ -135,9 +135,11 @@ def test_a_tuned_model_can_be_tuned_again(tuned, home, tmp_path):
 
 
 def test_test_images_are_read_once_and_only_after_training(home, tmp_path, monkeypatch):
-    reads, read = [], prunekit.inputs.data._load_rgb
+    reads, read = [], prunekit.inputs.folder.read_image
     monkeypatch.setattr(
-        prunekit.inputs.data, "_load_rgb", lambda path: reads.append(path) or read(path)
+        prunekit.inputs.folder,
+        "read_image",
+        lambda path, mode: reads.append(path) or read(path, mode),
     )
     run(home, tmp_path / "out")
     tests = [path for path in reads if "/digits/test/" in path]
@@ -197,7 +199,7 @@ def test_bad_input_is_one_sentence(home, tmp_path, capsys):
         ([vit, "--data", digits, "--batch-size", "64"], "63 images to train with, fewer than"),
         ([vit, "--data", digits, "--precision", "fp16"], "needs a GPU"),
         ([vit, "--data", tmp_path / "tests-only"], "has no training images"),
-        ([vit, "--data", tmp_path / "eight"], "has 8 classes, but the model tells 10"),
+        ([vit, "--data", tmp_path / "eight"], "lacks '6', '7', which"),
         ([vit, "--data", tmp_path / "nowhere"], "No data set or folder"),
     ):
         assert expected in refused(capsys, *arguments, *out), arguments

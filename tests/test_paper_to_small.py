@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from test_weights import counted, zeros
 
-import prunekit.inputs.data
+import prunekit.inputs.fashion
 from prunekit.artifact import MASKS, WEIGHTS, load
 from prunekit.inputs.architectures import build
 from prunekit.measuring.counting import Latency, stats
@@ -29,7 +29,7 @@ IMAGES = 300  # of test
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """A small run: its data, and the models it is about."""
-    made, make, read = [], to_small._made, prunekit.inputs.data._idx
+    made, make, read = [], to_small._made, prunekit.inputs.fashion._idx
 
     def recorded(*arguments):
         for one in make(*arguments):
@@ -37,7 +37,7 @@ def ran(tmp_path_factory):
             yield one
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prunekit.inputs.data, "_idx", lambda root, stem: read(root, stem)[:IMAGES])
+        patch.setattr(prunekit.inputs.fashion, "_idx", lambda root, stem: read(root, stem)[:IMAGES])
         patch.setattr(to_small, "FURTHER_TARGETS", (0.3,))
         patch.setattr(to_small, "CALIBRATION", 64)
         patch.setattr(to_small, "SEEDS", 2)

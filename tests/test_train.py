@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder
 from prunekit.adapters.base import adapter_for
 from prunekit.cutting.shrink import shrunk
 from prunekit.errors import DataError, TrainingError, TrainingInterrupted
-from prunekit.inputs.data import ArrayImages
+from prunekit.inputs.fashion import ArrayImages
 from prunekit.inputs.feed import InputSpec
 from prunekit.recovery.recipes import Recipe, find
 from prunekit.recovery.training import train_
@@ -207,7 +207,7 @@ def test_an_image_folder_is_augmented_by_timm(folder):
     model = toy("vit")[0]
     plain = create_transform((3, 16, 16), mean=MEAN, std=STD)
     images = ImageFolder(str(folder / "train"), transform=plain)
-    training = Training(images, InputSpec.of(model), model, replace(SHORT, color_jitter=0.9), 0)
+    training = Training(images, InputSpec.of(model), replace(SHORT, color_jitter=0.9), 0)
     with preserved():
         one, other = training[0, 3], training[1, 3]
     assert one[0].shape == (3, 16, 16)

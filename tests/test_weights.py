@@ -22,7 +22,7 @@ from test_cli import refused
 from test_train import After, stripes
 
 import prunekit
-import prunekit.inputs.data
+import prunekit.inputs.fashion
 from prunekit import Criterion, prune
 from prunekit.artifact import MASKS, PLAN, WEIGHTS, masks_of, read_report
 from prunekit.axis import AUX, matrix_axis
@@ -747,8 +747,8 @@ RUN = ["run", "--arch", "vit_micro", "--granularity", "weight"]
 
 @pytest.fixture
 def few_images(monkeypatch):
-    read = prunekit.inputs.data._idx
-    monkeypatch.setattr(prunekit.inputs.data, "_idx", lambda root, stem: read(root, stem)[:500])
+    read = prunekit.inputs.fashion._idx
+    monkeypatch.setattr(prunekit.inputs.fashion, "_idx", lambda root, stem: read(root, stem)[:500])
 
 
 def test_run_show_and_eval_tell_of_zeros(few_images, tmp_path, capsys):

@@ -14,7 +14,7 @@ from prunekit.axis import Axis, Member
 from prunekit.cutting.silence import masked
 from prunekit.inputs import zoo
 from prunekit.inputs.data import Images, batches
-from prunekit.inputs.subject import find_subject
+from prunekit.inputs.subject import Source, find_subject
 from prunekit.measuring.accuracy import EVAL_BATCH, hits
 from prunekit.planning.plan import Plan
 from prunekit.pruning.slices import traced
@@ -39,9 +39,8 @@ def blame(model: Plain, entries: Sequence[Entry]) -> Plain:
         (standard deviation over mean of what reads them); and for each entry the fraction of
         slices that stay, and the points of top-1 on training images that this costs by itself.
     """
-    subject = find_subject(
-        model["model"], model["weights"], None, None, model["device"], model["seed"], Shared()
-    )
+    names = ("model", "weights", "device", "seed")
+    subject = find_subject(Source(**{name: model[name] for name in names}), Shared())
     axes = traced(subject, tuple(subject.adapter.default_kinds), (), (), Shared())
     images = opened(model["model"], model["data"] or zoo.DATA).calibration
     assert images is not None, "blame is put on training images"

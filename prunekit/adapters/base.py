@@ -118,6 +118,24 @@ def adapter_for(model: nn.Module) -> Adapter:
     )
 
 
+def find_adapter(adapter: str | Adapter | None, model: nn.Module) -> Adapter:
+    """Return the adapter that was named or passed, or the one that knows `model`.
+
+    Raises:
+        RegistryError: Nothing has that name.
+        AdapterError: It does not know the model, or none does.
+    """
+    if adapter is None:
+        return adapter_for(model)
+    found = ADAPTERS.get(adapter) if isinstance(adapter, str) else adapter
+    if isinstance(adapter, str) and not found.matches(model):
+        raise AdapterError(
+            f"Adapter {found.name!r} does not know {type(model).__name__}; leave --adapter out, or "
+            "write an adapter for it."
+        )
+    return found
+
+
 def module(model: nn.Module, name: str, *types: type[M]) -> M:
     """Return a sub-module, making sure that it is of a type the adapter knows.
 

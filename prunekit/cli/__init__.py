@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import NoReturn
 
 from ..errors import PruneError
@@ -44,6 +45,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="prunekit", description="Physically smaller vision backbones.")
+    parser.add_argument("--version", action="version", version=f"prunekit {version('prunekit')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run.add(commands.add_parser("run", help="prune a model, measure it, and save it"))
     compare.add(commands.add_parser("compare", help="criteria, repairs and models, head to head"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from ..errors import TrainingError
+from ..errors import PruneError, TrainingError
 from .common import add_data, print_report, progress, words
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--arch", required=True, help="a name of the zoo, an alias, or any timm name")
+    add("--arch", required=True, help="of the zoo, an alias, any timm name, or a saved model")
     add("--criterion", default="dimap", help="name, or name:option=value (default: dimap)")
     add("--ratio", type=float, help="fraction of the whole model to remove (0.5)")
     add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
@@ -33,8 +34,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--recipe", help="how to train: quick, dimap, isomorphic or a TOML file (quick)")
     add("--distill", action="store_true", help="learn from the dense model too")
     add("--weights", default="auto", help="auto, pretrained, random, or a file")
+    add("--img-size", type=pixels, metavar="N", help="of images: one number, or height,width")
+    add("--in-chans", type=int, metavar="N", help="channels of images (the architecture's own)")
+    add("--num-classes", type=int, metavar="N", help="outputs of the classifier; 0 for none")
+    add("--adapter", help="what knows the model (found among those that `prunekit list` shows)")
     add_data(parser)
     add("--calibration", type=int, default=512, help="images criterion and repair may see (512)")
+    add("--no-timing", dest="timed", action="store_false", help="measure no latency and no memory")
+    add("--no-evaluation", dest="evaluate", action="store_false", help="measure no accuracy")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--seed", type=int, default=0)
     add("--out", type=Path, help="directory to save the small model in")
@@ -42,46 +49,55 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run)
 
 
+def pixels(text: str) -> tuple[int, int]:
+    """Read "224" or "224,160"."""
+    sides = [int(side) for side in text.split(",")]
+    if len(sides) > 2:
+        raise ValueError(text)
+    return sides[0], sides[-1]
+
+
 def _run(options: argparse.Namespace) -> int:
     with progress("load torch") as on_step:
         from ..artifact import check_writable
         from ..engine import prune
+        from ..request import Options
 
-        recipe = _recipe(options)
+        options.finetune = _recipe(options)
         if options.out:
             check_writable(options.out)
-        result = prune(
-            options.arch,
-            options.criterion,
-            options.ratio,
-            granularity=options.granularity,
-            by=options.by,
-            scope=options.scope,
-            repair=options.repair,
-            axes=options.axes,
-            include=options.include,
-            exclude=options.exclude,
-            floor=options.floor,
-            multiple=options.multiple,
-            steps=options.steps,
-            schedule=options.schedule,
-            finetune=recipe,
-            weights=options.weights,
-            data=options.data,
-            data_dir=options.data_dir,
-            calibration=options.calibration,
-            evaluate=True,
-            device=options.device,
-            seed=options.seed,
-            on_step=on_step,
-            on_epoch=lambda epoch: on_step(f"train: epoch {epoch.epoch} of {options.finetune}"),
-        )
+        asked = {
+            name: value for name, value in vars(options).items() if name in Options.__annotations__
+        }
+        epochs = options.finetune.epochs if options.finetune else 0
+        try:
+            result = prune(
+                options.arch,
+                options.criterion,
+                options.ratio,
+                on_step=on_step,
+                on_epoch=lambda epoch: on_step(f"train: epoch {epoch.epoch} of {epochs}"),
+                **cast(Options, asked),
+            )
+        except PruneError as error:
+            _keep_rounds(error, options.out)
+            raise
     if options.out:
         result.save(options.out)
     print_report(result.report(), options.json)
     if not options.json:
         print(f"saved     {options.out or 'nowhere; add --out DIR to keep the model'}")
     return 0
+
+
+def _keep_rounds(error: PruneError, out: Path | None) -> None:
+    """Save what the rounds before a late failure made, beside where the whole would have gone."""
+    if error.finished is None or out is None:
+        return
+    rounds = len(error.finished.rounds)
+    place = out.with_name(f"{out.name}-after-round-{rounds}")
+    error.finished.save(place)
+    print(f"prunekit: kept what {rounds} rounds made in {place}", file=sys.stderr)
 
 
 def _recipe(options: argparse.Namespace) -> Recipe | None:

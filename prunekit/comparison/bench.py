@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ..criteria.base import Criterion
-from ..engine import configure, prune
+from ..engine import prune
 from ..errors import (
     AdapterError,
     BudgetError,
@@ -21,8 +21,10 @@ from ..errors import (
 from ..inputs.data import batches
 from ..inputs.subject import find_images, find_subject
 from ..measuring.memory import peak_bytes
-from ..pruning.slices import SCORING_BATCH, traced
+from ..pruning.job import SCORING_BATCH
+from ..pruning.slices import traced
 from ..recovery.training import Epoch
+from ..request import configure
 from ..result import Result
 from ..shared import Shared
 from ..statistics import gather
@@ -73,7 +75,7 @@ class Bench:
         )
 
     def _prune(self, cell: Cell, on_step: Step) -> Result:
-        settings, recipe = self.grid.settings, self.grid.recipe_of(cell.finetune)
+        recipe = self.grid.recipe_of(cell.finetune)
 
         def on_epoch(epoch: Epoch) -> None:
             on_step(f"train: epoch {epoch.epoch} of {recipe.epochs if recipe else 0}")
@@ -82,26 +84,10 @@ class Bench:
             cell.arch,
             cell.criterion,
             cell.ratio,
-            by=cast(Any, cell.by),
-            scope=cast(Any, cell.scope),
-            repair=cell.repair,
-            axes=cell.axes,
-            floor=settings.floor,
-            multiple=settings.multiple,
-            steps=settings.steps,
-            schedule=cast(Any, settings.schedule),
-            finetune=recipe,
-            weights=settings.weights,
-            data=settings.data,
-            data_dir=settings.data_dir,
-            calibration=settings.calibration,
-            evaluate=True,
-            timed=False,  # see `timing`
-            device=settings.device,
-            seed=cell.seed,
             shared=self.shared,
             on_step=on_step,
             on_epoch=on_epoch,
+            **self.grid.options(cell),
         )
 
     def _record(self, cell: Cell, began: float, **found: Any) -> Record:
@@ -118,7 +104,7 @@ class Bench:
 
     def _cost(self, cell: Cell, result: Result) -> Cost:
         criterion = configure(cell.criterion, cell.seed)
-        images = 0 if criterion.needs == "nothing" else self.grid.settings.calibration
+        images = 0 if criterion.needs == "nothing" else result.recipe["calibration"]
         which = (cell.arch, cell.criterion, cell.axes)
         if which not in self._peaks:
             self._peaks[which] = self._peak(cell, criterion)
@@ -130,10 +116,8 @@ class Bench:
         It is not done while the clock runs, since watching every tensor takes time.
         """
         settings, shared = self.grid.settings, self.shared
-        subject = find_subject(
-            cell.arch, settings.weights, None, None, settings.device, cell.seed, shared
-        )
-        data = find_images(subject, settings.data, settings.data_dir, True, shared)
+        subject = find_subject(self.grid.source(cell.arch, cell.seed), shared)
+        data = find_images(subject, settings.data, settings.data_dir, shared)
         axes = traced(subject, cell.axes, (), (), shared)
         if criterion.needs == "nothing":
             return peak_bytes(lambda: criterion(axes), subject.model)

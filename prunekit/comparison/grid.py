@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..criteria import CRITERIA
-from ..criteria.base import SCOPES, Criterion
-from ..engine import configure
+from ..criteria.base import SCOPES, Criterion, Scope
 from ..errors import GridError
 from ..inputs.architectures import is_random, resolve
-from ..planning.budget import BYS, Budget
-from ..planning.rounds import ratios
-from ..plugin import configured
+from ..inputs.subject import Source
+from ..planning.budget import By
+from ..planning.rounds import Schedule
 from ..recovery import recipes
 from ..recovery.recipes import Recipe
 from ..registry import unknown
-from ..repairs import REPAIRS
-from ..repairs.base import Repair
+from ..request import Options, Request, configure
 from .cell import NONE, Cell
 
 ALL, OWN, DEFAULT = "all", "own", "default"
@@ -83,24 +81,13 @@ class Grid:
             twice = [value for value in values if values.count(value) > 1]
             if twice:
                 raise GridError(f"The grid lists {name} {twice[0]!r} twice; name it once.")
-        for word, known, chosen in (
-            ("scope", (OWN, *SCOPES), self.scope),
-            ("budget", BYS, self.by),
-        ):
-            for name in chosen:
-                if name not in known:
-                    raise GridError(unknown(word, name, known))
+        for name in self.scope:
+            if name not in (OWN, *SCOPES):
+                raise GridError(unknown("scope", name, (OWN, *SCOPES)))
         for arch in self.arch:
             resolve(arch)
-        for criterion in self.criteria():
-            self.criterion_of(criterion)
-        for repair in self.repair:
-            configured(REPAIRS, repair)
-        for recipe in self.finetune:
-            self.recipe_of(recipe)
-        for ratio in self.ratio:
-            Budget(ratio, "params", total=0)  # checks the ratio
-            ratios(ratio, self.settings.steps, cast(Any, self.settings.schedule))
+        for cell in self._product(dict.fromkeys(self.arch, ())):
+            self.request(cell)  # refuses what `prunekit run` does
 
     def _lists(self) -> dict[str, tuple[Any, ...]]:
         return {
@@ -164,14 +151,61 @@ class Grid:
         """Return a recipe, or None for `none`."""
         return None if name == NONE else recipes.find(name)
 
+    def options(self, cell: Cell) -> Options:
+        """Return what `prune` is told for a cell besides model, criterion and ratio."""
+        settings = self.settings
+        return {
+            "by": cast(By, cell.by),
+            "scope": cast(Scope, cell.scope),
+            "repair": cell.repair,
+            "axes": cell.axes or None,
+            "floor": settings.floor,
+            "multiple": settings.multiple,
+            "steps": settings.steps,
+            "schedule": cast(Schedule, settings.schedule),
+            "finetune": self.recipe_of(cell.finetune),
+            "weights": settings.weights,
+            "data": settings.data,
+            "data_dir": settings.data_dir,
+            "calibration": settings.calibration,
+            "evaluate": True,
+            "timed": False,  # see `timing`
+            "device": settings.device,
+            "seed": cell.seed,
+        }
+
+    def request(self, cell: Cell) -> Request:
+        """Return what a cell asks for, checked."""
+        options = self.options(cell)
+        return Request(model=cell.arch, criterion=cell.criterion, ratio=cell.ratio, **options)
+
+    def source(self, arch: str, seed: int) -> Source:
+        """Return where the model of a cell is from."""
+        return Source(
+            model=arch, weights=self.settings.weights, device=self.settings.device, seed=seed
+        )
+
+    def is_informed(self, cell: Cell) -> bool:
+        """Whether criterion or repair of a cell look at images."""
+        return self.request(cell).informed
+
+    @property
+    def learns(self) -> bool:
+        """Whether any cell looks at training images."""
+        cells = self._product(dict.fromkeys(self.arch, ()))
+        return any(cell.finetune != NONE or self.is_informed(cell) for cell in cells)
+
     def is_seeded(self, cell: Cell) -> bool:
         """Whether the seed of a cell makes a difference to it."""
         criterion = self.criterion_of(cell.criterion)
         drawn = "seed" in criterion.defaults and "seed=" not in cell.criterion
-        repair: Repair = configured(REPAIRS, cell.repair)
-        informed = criterion.needs != "nothing" or repair.needs != "nothing"
         trained = cell.finetune != NONE
-        return drawn or informed or trained or is_random(cell.arch, self.settings.weights)
+        return (
+            drawn
+            or self.is_informed(cell)
+            or trained
+            or is_random(cell.arch, self.settings.weights)
+        )
 
     def cells(self, default_kinds: Mapping[str, Sequence[str]]) -> list[Cell]:
         """Return all cells; those that have much in common follow each other.

@@ -54,14 +54,18 @@ def find_out(grid: Grid, arch: str, shared: Shared) -> Known:
         PruneError: It cannot be built, or has no adapter or no data.
     """
     settings = grid.settings
-    subject = find_subject(
-        arch, settings.weights, None, None, settings.device, grid.seeds[0], shared
-    )
-    images = find_images(subject, settings.data, settings.data_dir, True, shared)
+    subject = find_subject(grid.source(arch, grid.seeds[0]), shared)
+    images = find_images(subject, settings.data, settings.data_dir, shared)
     if images is None:
         raise DataError(
             f"{arch} has no images to be compared on; name some with --data, such as a folder with "
             "train and val in it."
+        )
+    images.tested()
+    if images.calibration is None and grid.learns:
+        raise DataError(
+            f"{images.name} has no training images, which criteria, repairs or recipes of this "
+            "comparison look at; add a train folder."
         )
     return Known(
         weights=weights_digest(subject.model),
@@ -77,8 +81,7 @@ def determinants(cell: Cell, grid: Grid, known: Known) -> dict[str, Any]:
     """Return everything that the result of a cell depends on, as plain data."""
     criterion, repair = grid.criterion_of(cell.criterion), configured(REPAIRS, cell.repair)
     recipe = grid.recipe_of(cell.finetune)
-    settings = grid.settings
-    informed = criterion.needs != "nothing" or repair.needs != "nothing"
+    settings, informed = grid.settings, grid.is_informed(cell)
     return {
         **cell.to_json(),
         "seed": cell.seed if grid.is_seeded(cell) else None,

@@ -84,10 +84,8 @@ class _Clock:
 
     def time(self, record: Record) -> Timing:
         assert record.report is not None
-        cell, settings = record.cell, self.grid.settings
-        subject = find_subject(
-            cell.arch, settings.weights, None, None, settings.device, cell.seed, self.shared
-        )
+        cell = record.cell
+        subject = find_subject(self.grid.source(cell.arch, cell.seed), self.shared)
         axes = traced(subject, cell.axes, (), (), self.shared)
         kept = {name: tuple(slices.tolist()) for name, slices in record.kept.items()}
         sizes = {axis.name: axis.size for axis in axes}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import ADAPTERS
-from ..errors import RegistryError, WeightsError
+from ..errors import RegistryError, RequestError, WeightsError
 from ..registry import unknown
 from . import zoo
 from .checkpoints import fill, load_weights
@@ -94,7 +94,16 @@ def resolve(name: str) -> Architecture:
     return Architecture(name, timm=known)
 
 
-def build(name: str, weights: str = "auto", seed: int = 0) -> Built:
+def is_known(name: str) -> bool:
+    """Whether an architecture is called so."""
+    import timm
+
+    return name in zoo.names() or name in aliases() or bool(timm.is_model(name))
+
+
+def build(
+    name: str, weights: str = "auto", seed: int = 0, args: Mapping[str, Any] | None = None
+) -> Built:
     """Build an architecture and fill in weights.
 
     Args:
@@ -103,12 +112,16 @@ def build(name: str, weights: str = "auto", seed: int = 0) -> Built:
             torch.load reads with weights_only=True. `auto` takes pretrained weights where
             they can be had, and otherwise random ones, with a warning.
         seed: Seed of random weights.
+        args: What else the factory is told: `img_size`, `in_chans`, `num_classes`. Architectures
+            that take images of any size are not told one.
 
     Raises:
         RegistryError: Nothing is called `name`.
+        RequestError: It cannot be built like that.
         WeightsError: The weights are missing, corrupt, or of another shape.
     """
     architecture = resolve(name)
+    architecture = replace(architecture, args={**architecture.args, **(args or {})})
     if weights in ("auto", "pretrained", "random"):
         return _build_named(architecture, weights, seed)
     return _build_from_file(architecture, Path(weights), seed)
@@ -120,9 +133,7 @@ def is_random(name: str, weights: str) -> bool:
 
 
 def _build_named(architecture: Architecture, weights: str, seed: int) -> Built:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = architecture.build()
+    model, architecture = _made(architecture, seed)
     if weights == "random":
         return Built(model, architecture, "random")
     if architecture.card is not None:
@@ -135,6 +146,24 @@ def _build_named(architecture: Architecture, weights: str, seed: int) -> Built:
             raise
         warning = f"RANDOM WEIGHTS, so that accuracies mean nothing. {error}"
         return Built(model, architecture, "random", (warning,))
+
+
+def _made(architecture: Architecture, seed: int) -> tuple[nn.Module, Architecture]:
+    """Build a model with random weights; return what it really was told, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return architecture.build(), architecture
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            if isinstance(error, TypeError) and "img_size" in str(error):
+                args = {name: v for name, v in architecture.args.items() if name != "img_size"}
+                return _made(replace(architecture, args=args), seed)
+            told = ", ".join(f"{name}={value}" for name, value in architecture.args.items())
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")
+            raise RequestError(
+                f"{architecture.name} cannot be built with {told or 'its defaults'} ({reason}); "
+                "choose other sizes."
+            ) from error
 
 
 def _pretrained(architecture: Architecture) -> nn.Module:
@@ -183,9 +212,7 @@ def _build_from_file(architecture: Architecture, path: Path, seed: int) -> Built
     if classes is not None:
         args = {**architecture.args, "num_classes": classes}
         architecture = Architecture(architecture.name, architecture.timm, args, architecture.card)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = architecture.build()
+    model, architecture = _made(architecture, seed)
     fill(model, state, str(path))
     return Built(model, architecture, str(path))
 

@@ -6,79 +6,104 @@ training images and is the only thing criteria and repairs may see.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import os
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..errors import DataError
 from .datasets import DATASETS, MINI
+from .fashion import CLASSES, ArrayImages, find_fashion, read_fashion
 from .feed import InputSpec
+from .folder import FolderImages, class_names, labelled, listed, unlabelled
 
 SPLITS = {"calibration": ("train",), "test": ("test", "val", "validation")}
 
-
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-
-
 Images = Dataset[tuple[Tensor, Tensor]]
-
-
 Batches = DataLoader[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Data:
-    """One data set, both splits ready for one model.
+    """One data set, its splits ready for one model.
 
     Attributes:
         name: What was asked for.
-        classes: Names of the classes, in label order.
-        test: Images to evaluate on.
+        classes: Names of the classes, in label order; empty if the images have no labels.
+        test: Images to evaluate on; None when there are none.
         calibration: Training images for criteria and repairs; None when there are none.
+        problem: Why the labels are of no use to the model, as one sentence; None if they are.
     """
 
     name: str
     classes: tuple[str, ...]
-    test: Images
+    test: Images | None
     calibration: Images | None
+    problem: str | None = None
+
+    def tested(self) -> Images:
+        """Return the images to evaluate on.
+
+        Raises:
+            DataError: There are none, or their labels are of no use.
+        """
+        self.check_labels()
+        if self.test is None:
+            raise DataError(
+                f"{self.name} has no images to evaluate on; add a val or test folder, since "
+                "images that calibrate are never used to evaluate."
+            )
+        return self.test
+
+    def check_labels(self) -> None:
+        """Make sure that the labels are of use.
+
+        Raises:
+            DataError: They are not.
+        """
+        if self.problem is not None:
+            raise DataError(self.problem)
 
 
-def open_data(name: str, model: nn.Module, data_dir: str | Path | None = None) -> Data:
+def open_data(
+    name: str,
+    model: nn.Module,
+    data_dir: str | Path | None = None,
+    *,
+    spec: InputSpec | None = None,
+    labels: bool = True,
+    calibrates: bool = False,
+) -> Data:
     """Open a named data set or an image folder, prepared for `model`.
 
     Args:
-        name: One of `DATASETS`, or a folder with a sub-folder of images per class, either
-            directly (then all are test images) or below `train` and `val` or `test`.
-        model: A timm model; its data configuration decides size and normalisation.
+        name: One of `DATASETS`, or a folder: with `train` and `val` or `test` in it, or one of
+            these alone, or images of one purpose only. Each has a sub-folder of images per class,
+            or images that need no labels.
+        model: Its number of classes decides whether the labels are of use.
         data_dir: Where the full Fashion-MNIST lies, if not in a usual place.
+        spec: What the model is fed; found from the model unless given.
+        labels: Whether labels will be looked at; if not, what is wrong with them is only noted.
+        calibrates: What a folder without splits is for: to calibrate, or to test.
 
     Raises:
-        DataError: There is no such data set or folder, it holds no images, or not the model's
-            number of classes.
+        DataError: There is no such data set or folder, it holds no images, or its labels are
+            looked at and are not the model's.
     """
+    spec = spec or InputSpec.of(model)
     if name == "fashion-mnist-mini":
-        data = _fashion(name, MINI, model)
+        data = Data(name, CLASSES, *read_fashion(MINI, spec))
     elif name == "fashion-mnist":
-        data = _fashion(name, _find_fashion(data_dir), model)
+        data = Data(name, CLASSES, *read_fashion(find_fashion(data_dir), spec))
     else:
-        data = _folder(Path(name), model)
-    classes = getattr(model, "num_classes", len(data.classes))
-    if classes != len(data.classes):
-        raise DataError(
-            f"{name} has {len(data.classes)} classes, but the model tells {classes} apart; use the "
-            "data the model was trained for, or weights that were trained on this data."
-        )
+        data = _folder(Path(name), spec, getattr(model, "num_classes", None), calibrates)
+    data = replace(data, problem=data.problem or _misfit(data, model))
+    if labels:
+        data.check_labels()
     return data
 
 
@@ -109,6 +134,7 @@ def fingerprint(data: Data) -> str:
     large data set through would take too long.
     """
     digest = hashlib.sha256()
+    split: Any
     for split in (data.test, data.calibration):
         digest.update(b"split")
         if isinstance(split, ArrayImages):
@@ -116,11 +142,11 @@ def fingerprint(data: Data) -> str:
             digest.update(split.images.numpy().tobytes())
             digest.update(split.labels.numpy().tobytes())
         elif split is not None:
-            for path, label in split.samples:  # type: ignore[attr-defined]
+            for path, label in split.samples:
                 file = Path(path)
                 digest.update(repr((file.parent.name, file.name, file.stat().st_size)).encode())
                 digest.update(str(label).encode())
-            digest.update(repr(split.transform).encode())  # type: ignore[attr-defined]
+            digest.update(repr(split.transform).encode())
     return digest.hexdigest()
 
 
@@ -130,151 +156,87 @@ def check_labels(labels: Tensor, classes: int) -> None:
     Raises:
         DataError: It has not.
     """
-    if int(labels.max()) >= classes:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0:
+        raise DataError("The data has images without labels; name data where every image has one.")
+    if high >= classes:
         raise DataError(
-            f"The data has a label {int(labels.max())}, but the model tells only {classes} classes "
+            f"The data has a label {high}, but the model tells only {classes} classes "
             "apart; evaluate on the data it was made for."
         )
 
 
-class ArrayImages(Dataset[tuple[Tensor, Tensor]]):
-    """Grey images held in memory, resized and normalised a batch at a time."""
-
-    def __init__(self, images: Tensor, labels: Tensor, spec: InputSpec):
-        """Hold `images`, (n, height, width) uint8, and `labels`, (n,) int64."""
-        self.images, self.labels, self.spec = images, labels, spec
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, label = self.__getitems__([index])
-        return image[0], label[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        channels, height, width = self.spec.size
-        images = self.images[indices].unsqueeze(1).float() / 255  # (n, 1, 28, 28)
-        if images.shape[-2:] != (height, width):
-            images = F.interpolate(
-                images, (height, width), mode="bilinear", align_corners=False, antialias=True
-            )
-        mean = torch.tensor(self.spec.mean).view(-1, 1, 1)
-        std = torch.tensor(self.spec.std).view(-1, 1, 1)
-        images = (images.expand(-1, channels, -1, -1) - mean) / std
-        return images, self.labels[indices]
-
-
-FASHION_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
-
-
-def _fashion(name: str, root: Path, model: nn.Module) -> Data:
-    spec = InputSpec.of(model)
-    test, train = (
-        ArrayImages(
-            _idx(root, f"{part}-images-idx3-ubyte"),
-            _idx(root, f"{part}-labels-idx1-ubyte").long(),
-            spec,
+def _misfit(data: Data, model: nn.Module) -> str | None:
+    """Say why the classes are not the model's, if they are not."""
+    told = getattr(model, "num_classes", None)
+    if told == 0:
+        return (
+            f"The model has no classifier, so the labels of {data.name} say nothing about it; "
+            "leave out what looks at labels."
         )
-        for part in ("t10k", "train")
+    if told in (None, len(data.classes)):
+        return None
+    return (
+        f"{data.name} has {len(data.classes)} classes, but the model tells {told} apart; use the "
+        "data the model was trained for, or weights that were trained on this data."
     )
-    return Data(name, FASHION_CLASSES, test, train)
 
 
-def _idx(root: Path, stem: str) -> Tensor:
-    """Read one IDX file of unsigned bytes, compressed or not."""
-    path = next((p for p in (root / f"{stem}.gz", root / stem) if p.is_file()), None)
-    if path is None:
-        raise DataError(f"{root} has no {stem}.gz; expected the four files of Fashion-MNIST there.")
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-        shape = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
-        values = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError, struct.error) as error:
-        raise DataError(f"{path} is not a readable IDX file ({error}); fetch it again.") from error
-    return torch.from_numpy(values.copy())
+def _folder(root: Path, spec: InputSpec, told: int | None, calibrates: bool) -> Data:
+    places = _places(root, calibrates)
+    names = {split: class_names(place) for split, place in places.items()}
+    imagenet = _imagenet(names, told)
+    classes = imagenet or sorted({one for found in names.values() for one in found})
+    problem = None if imagenet else _difference(places, names)
+    if not classes:
+        problem = f"The images in {root} have no labels; put those of each class in a sub-folder."
+    numbers = {name: number for number, name in enumerate(classes)}
+    opened = {split: _opened(place, numbers, spec) for split, place in places.items()}
+    return Data(str(root), tuple(classes), opened.get("test"), opened.get("calibration"), problem)
 
 
-def _find_fashion(data_dir: str | Path | None) -> Path:
-    """Return the folder of the full Fashion-MNIST, downloading it as a last resort."""
-    if data_dir is not None:
-        return _raw(Path(data_dir))
-    if "PRUNEKIT_DATA" in os.environ:
-        return _raw(Path(os.environ["PRUNEKIT_DATA"]))
-    if DEBIAN.is_dir():
-        return DEBIAN
-    cache = Path.home() / ".cache" / "prunekit"
-    try:
-        from torchvision.datasets import FashionMNIST
-
-        FashionMNIST(str(cache), download=True)
-    except Exception as error:  # torchvision lets errors of every transport through
-        raise DataError(
-            "Fashion-MNIST is neither in --data-dir, nor in $PRUNEKIT_DATA, nor in "
-            f"{DEBIAN} (Debian's dataset-fashion-mnist), and downloading it failed "
-            f"({type(error).__name__}); put it in one of them, or use fashion-mnist-mini."
-        ) from error
-    return _raw(cache)
+def _difference(places: dict[str, Path], names: dict[str, list[str]]) -> str | None:
+    """Say which classes one split has and the other lacks, if there are two that differ."""
+    for split, other in (("calibration", "test"), ("test", "calibration")):
+        missing = sorted(set(names.get(other, ())) - set(names.get(split, ())))
+        if len(places) == 2 and missing:
+            return (
+                f"{places[split]} lacks {listed(missing)}, which {places[other]} has, so that "
+                "their labels would disagree; give both the same sub-folders."
+            )
+    return None
 
 
-def _raw(root: Path) -> Path:
-    """Return `root`, or the folder below it where torchvision keeps the files."""
-    if not root.is_dir():
-        raise DataError(
-            f"The data folder {root} does not exist; name the folder that holds the files."
-        )
-    below = root / "FashionMNIST" / "raw"
-    return below if below.is_dir() else root
-
-
-def _folder(root: Path, model: nn.Module) -> Data:
+def _places(root: Path, calibrates: bool) -> dict[str, Path]:
+    """Return the folder of each split."""
     if not root.is_dir():
         raise DataError(
             f"No data set or folder is called {str(root)!r}; "
             f"expected one of {', '.join(DATASETS)}, or a folder of images."
         )
-    parts = {
+    found = {
         split: next((root / name for name in names if (root / name).is_dir()), None)
         for split, names in SPLITS.items()
     }
-    if parts["test"] is None and parts["calibration"] is None:
-        parts["test"] = root
-    elif parts["test"] is None:
+    places = {split: place for split, place in found.items() if place is not None}
+    return places or {"calibration" if calibrates else "test": root}
+
+
+def _opened(place: Path, numbers: dict[str, int], spec: InputSpec) -> Images:
+    samples = labelled(place, numbers) or unlabelled(place)
+    if not samples:
         raise DataError(
-            f"{root} has training images but no val or test folder; add one, since images that "
-            "calibrate are never used to evaluate."
+            f"{place} holds no images; expected image files, in a sub-folder per class where "
+            "labels are needed."
         )
-    opened = {split: _image_folder(path, model) for split, path in parts.items() if path}
-    return Data(str(root), tuple(opened["test"].classes), opened["test"], opened.get("calibration"))
+    return FolderImages(samples, spec)
 
 
-def _image_folder(path: Path, model: nn.Module) -> Any:
-    from timm.data import create_transform, resolve_model_data_config
-    from torchvision.datasets import ImageFolder
+def _imagenet(names: dict[str, list[str]], told: int | None) -> list[str]:
+    """Return ImageNet's classes in timm's order, if all sub-folders are some of them."""
+    from timm.data import ImageNetInfo
 
-    config = resolve_model_data_config(model)
-    grey = config["input_size"][0] == 1
-    transform = create_transform(**config, is_training=False)
-    try:
-        return ImageFolder(str(path), transform=transform, loader=_load_grey if grey else _load_rgb)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} holds no images; expected a sub-folder per class with image files in it."
-        ) from error
-
-
-def _load_grey(path: str) -> Any:
-    return _load_rgb(path).convert("L")
-
-
-def _load_rgb(path: str) -> Any:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise DataError(f"{path} is not a readable image ({error}); mend or remove it.") from error
+    if told != 1000 or not any(names.values()):
+        return []
+    known = ImageNetInfo("imagenet-1k").label_names()
+    return list(known) if {one for found in names.values() for one in found} <= set(known) else []

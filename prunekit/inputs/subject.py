@@ -8,18 +8,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..adapters.base import Adapter, adapter_for, select
+from ..adapters.base import Adapter, find_adapter, select
 from ..axis import AxisSpec
-from ..errors import AdapterError
+from ..errors import AdapterError, RequestError
 from ..shared import Shared
 from ..tracing.copies import copy_with
 from . import zoo
 from .architectures import Architecture, build, is_random
 from .data import Data, open_data
 from .device import find_device
-from .feed import InputSpec
+from .feed import InputSpec, are_images
+from .lineage import Lineage, lineage_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """Where a model is from; `prune` explains each word."""
+
+    model: nn.Module | str
+    weights: str = "auto"
+    adapter: Adapter | str | None = None
+    example_input: Tensor | None = None
+    img_size: int | tuple[int, int] | None = None
+    in_chans: int | None = None
+    num_classes: int | None = None
+    device: str = "auto"
+    seed: int = 0
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that were asked for."""
+        if self.img_size is None:
+            return None
+        sides = self.img_size if isinstance(self.img_size, tuple | list) else (self.img_size,)
+        return int(sides[0]), int(sides[-1])
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the factory of a named architecture is told."""
+        told = {
+            "img_size": self.size,
+            "in_chans": self.in_chans,
+            "num_classes": self.num_classes,
+        }
+        return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -30,34 +64,36 @@ class Subject:
         model: In evaluation mode; it may share its tensors with the caller's.
         adapter: What knows it.
         example: One batch of inputs.
+        spec: What images for it are like; None if it is not fed images.
         architecture: How to build it again; None if the caller built it.
         weights: Where its weights are from.
         warnings: What the user must know about them.
+        lineage: What was pruned from it before; None if nothing was.
     """
 
     model: nn.Module
     adapter: Adapter
     example: Tensor
+    spec: InputSpec | None
     architecture: Architecture | None
     weights: str
     warnings: tuple[str, ...]
+    lineage: Lineage | None = None
 
     def origin(self) -> dict[str, Any]:
         """Return the part of a recipe that says where the model is from."""
         built = self.architecture
         arch = built.name if built else type(self.model).__name__
-        return {"arch": arch, "weights": self.weights, "adapter": self.adapter.name}
+        size = list(self.spec.size) if self.spec else None
+        return {
+            "arch": arch,
+            "weights": self.weights,
+            "adapter": self.adapter.name,
+            "input_size": size,
+        }
 
 
-def find_subject(
-    model: nn.Module | str,
-    weights: str,
-    adapter: Adapter | None,
-    example: Tensor | None,
-    device: str,
-    seed: int,
-    shared: Shared,
-) -> Subject:
+def find_subject(source: Source, shared: Shared) -> Subject:
     """Build the model that was named, or wrap the caller's, and find the adapter that knows it.
 
     A model that was named before is not built again.
@@ -66,49 +102,95 @@ def find_subject(
         RegistryError: Nothing has that name.
         WeightsError: The weights cannot be had, or do not fit.
         AdapterError: No adapter knows the model, or its input is unknown.
+        RequestError: Two options contradict each other.
         DeviceError: There is no such device.
     """
-    architecture: Architecture | None = None
-    source, warnings = "the caller's", tuple[str, ...]()
-    if isinstance(model, str):
-        name, target = model, find_device(device)
-        key = (name, weights, target, seed if is_random(name, weights) else None)
-        built = shared.once("model", key, lambda: build(name, weights, seed).to(target))
+    target = find_device(source.device)
+    if isinstance(source.model, str):
+        name, seed = source.model, source.seed if is_random(source.model, source.weights) else None
+        key = (name, source.weights, target, seed, source.arguments())
+        built = shared.once("model", key, lambda: _built(source).to(target))
         model, architecture = built.model, built.architecture
-        source, warnings = built.weights, built.warnings
+        origin, warnings, lineage = built.weights, built.warnings, None
     else:
+        _check_own(source)
+        lineage = lineage_of(source.model)
+        if source.device == "auto":
+            target = next(source.model.parameters(), torch.empty(0)).device
         # A copy that shares all tensors: putting it in evaluation mode leaves the caller's alone.
-        target = next(model.parameters()).device if device == "auto" else find_device(device)
-        model = copy_with(model, lambda _, tensor: tensor.to(target)).eval()
-    adapter = adapter or adapter_for(model)
+        model = copy_with(source.model, lambda _, tensor: tensor.to(target)).eval()
+        architecture = lineage.architecture if lineage else None
+        origin, warnings = lineage.weights if lineage else "the caller's", ()
+    adapter = find_adapter(source.adapter, model)
+    example, spec = _fed(source, model)
+    return Subject(model, adapter, example, spec, architecture, origin, warnings, lineage)
+
+
+def _built(source: Source) -> Any:
+    assert isinstance(source.model, str), "only what is named is built"
+    return build(source.model, source.weights, source.seed, source.arguments())
+
+
+def _check_own(source: Source) -> None:
+    """Refuse what says how to build a model that is there already."""
+    for name in ("in_chans", "num_classes"):
+        if getattr(source, name) is not None:
+            raise RequestError(
+                f"{name} is {getattr(source, name)}, but the model is built already; build it that "
+                "way, or name an architecture."
+            )
+
+
+def _fed(source: Source, model: nn.Module) -> tuple[Tensor, InputSpec | None]:
+    """Return one batch of inputs, and what images for the model are like."""
+    example = source.example_input
     if example is None:
         if not hasattr(model, "pretrained_cfg"):
             raise AdapterError(
                 f"{type(model).__name__} is not a timm model, so its input is unknown; pass "
                 "example_input, one batch of inputs."
             )
-        example = InputSpec.of(model).example(seed)
-    return Subject(model, adapter, example, architecture, source, tuple(warnings))
+        spec = InputSpec.of(model).resized(source.size)
+        return spec.example(source.seed), spec
+    if not are_images(example):
+        return example, None
+    spec = InputSpec.of(model, example)
+    if source.size not in (None, spec.size[1:]):
+        raise RequestError(
+            f"img_size is {source.size}, but example_input is {spec.size[1:]}; leave one of them "
+            "out, or make them agree."
+        )
+    return example, spec
 
 
 def find_images(
     subject: Subject,
     data: str | Path | None,
     data_dir: str | Path | None,
-    wanted: bool,
     shared: Shared,
+    *,
+    labels: bool = True,
+    calibrates: bool = False,
 ) -> Data | None:
-    """Open the data that was named, or the zoo's own for a model of the zoo, if wanted.
+    """Open the data that was named, or the zoo's own for a model of the zoo.
 
     Raises:
-        DataError: It cannot be opened, or has not the model's number of classes.
+        DataError: It cannot be opened, does not fit what the model is fed, or its labels are looked
+            at and are not the model's.
     """
     if data is None and subject.architecture and subject.architecture.card:
         data = zoo.DATA
-    if not wanted or data is None:
+    if data is None:
         return None
-    name, model = str(data), subject.model
-    return shared.once("data", (name, data_dir, model), lambda: open_data(name, model, data_dir))
+    name, model, spec = str(data), subject.model, subject.spec
+    if spec is None:
+        spec = InputSpec.of(model, subject.example)  # says what is wrong with it
+    key = (name, data_dir, model, spec, labels, calibrates)
+    return shared.once(
+        "data",
+        key,
+        lambda: open_data(name, model, data_dir, spec=spec, labels=labels, calibrates=calibrates),
+    )
 
 
 def find_specs(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..inputs.data import check_labels
+from ..tracing.outputs import logits_of
 
 EVAL_BATCH = 250  # images in a forward pass that is not
 
@@ -35,10 +36,10 @@ def hits(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     Raises:
         DataError: A label is outside the model's classes.
     """
-    device = next(model.parameters()).device
+    like = next(model.parameters())
     found = []
     for x, y in images:
-        logits = model(x.to(device)).float().cpu()
+        logits = logits_of(model(x.to(like))).float().cpu()
         check_labels(y, logits.shape[1])
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (batch, 5)
         right = ranked == y.unsqueeze(1)

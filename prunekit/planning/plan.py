@@ -17,6 +17,10 @@ from .budget import BYS, CLOSE_ENOUGH, Budget, By
 from .chain import Event, Unit, counts_after, make_chain, make_units
 
 
+class NothingToRemove(BudgetError):
+    """The ratio is smaller than what the smallest step that an axis can take would remove."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which slices of each axis stay.
@@ -103,10 +107,7 @@ def make_plan(
         BudgetError: An argument is out of range, or the ratio out of reach; the message
             says what the largest reachable ratio is and what limits it.
     """
-    if not 0 <= floor <= 1:
-        raise BudgetError(f"The floor is {floor}; expected a fraction from 0 to 1.")
-    if multiple < 1:
-        raise BudgetError(f"The multiple is {multiple}; expected 1 or more.")
+    check_limits(floor, multiple)
     units = make_units(axes, scores, whole)
     chain = make_chain(units, scope, floor, multiple)
     cost = _Cost(units, budget)
@@ -116,7 +117,7 @@ def make_plan(
     if budget.ratio - reachable > CLOSE_ENOUGH:
         raise BudgetError(_out_of_reach(budget, reachable, axes, floor, multiple))
     if got == 0:
-        raise BudgetError(
+        raise NothingToRemove(
             f"A ratio of {budget.ratio:g} by {budget.by} removes less than half a step of the "
             "smallest axis; raise the ratio, or lower the multiple."
         )
@@ -126,6 +127,18 @@ def make_plan(
             kept[axis.name] = tuple(order[:, :count].flatten().sort().values.tolist())
     ordered = {axis.name: kept[axis.name] for axis in axes}
     return Plan(ordered, {axis.name: axis.size for axis in axes}, budget.by, budget.ratio, got)
+
+
+def check_limits(floor: float, multiple: int) -> None:
+    """Refuse limits of axes that cannot be.
+
+    Raises:
+        BudgetError: The floor is no fraction, or the multiple below 1.
+    """
+    if not 0 <= floor <= 1:
+        raise BudgetError(f"The floor is {floor}; expected a fraction from 0 to 1.")
+    if multiple < 1:
+        raise BudgetError(f"The multiple is {multiple}; expected 1 or more.")
 
 
 def _solve(chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, budget: Budget) -> list[int]:

@@ -1,78 +1,28 @@
-"""take_step: one round of pruning, from a model to a smaller one that was put right again."""
+"""prune_slices: from a model to a smaller one, in one round or several."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from ..axis import Axis
-from ..criteria.base import Criterion, Scope
 from ..cutting.parity import silence, verify
 from ..cutting.shrink import shrunk
-from ..errors import BudgetError, DataError
-from ..inputs.data import Batches, Data, batches
+from ..errors import PruneError
 from ..inputs.subject import Subject, find_specs
 from ..measuring.counting import mac_terms, param_terms
 from ..planning.budget import Budget, By, Term
-from ..planning.plan import Plan, make_plan
+from ..planning.plan import NothingToRemove, Plan, make_plan
 from ..planning.prices import priced
 from ..planning.rounds import combine
-from ..recovery.recipes import Recipe
 from ..recovery.reconstruct import repair_
-from ..recovery.training import Epoch, train_
-from ..repairs.base import Repair
 from ..result import Round
 from ..shared import Shared
 from ..statistics import gather
 from ..tracing.graph import trace
-
-SCORING_BATCH = 64  # images in a forward and backward pass
-REPAIR_BATCH = 32  # images in a forward pass of two models
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What was chosen for all steps of a run; `prune` explains each.
-
-    Attributes:
-        recipe: How to train after each step; None for not at all.
-        data: Where calibration and training images come from; None if there are none.
-    """
-
-    criterion: Criterion
-    scope: Scope
-    repair: Repair
-    recipe: Recipe | None
-    kinds: tuple[str, ...]
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    by: By
-    floor: float
-    multiple: int
-    data: Data | None
-    calibration: int
-    seed: int
-
-    def drawn(self, user: str, size: int) -> Batches:
-        """Return the calibration images, in batches.
-
-        Args:
-            user: Who needs them, for the message.
-            size: Images in a batch.
-
-        Raises:
-            DataError: There are none.
-        """
-        if self.data is None or self.data.calibration is None:
-            raise DataError(
-                f"{user} needs training images; pass data, such as fashion-mnist-mini or a folder "
-                "with a train folder in it."
-            )
-        return batches(self.data.calibration, size, limit=self.calibration, seed=self.seed)
+from .job import REPAIR_BATCH, SCORING_BATCH, Job, Outcome
 
 
 @dataclass(frozen=True)
@@ -92,13 +42,13 @@ class Cut:
 
 @dataclass(frozen=True)
 class Step:
-    """What came of the steps so far.
+    """What came of the rounds so far.
 
     Attributes:
         model: The small model.
-        cut: What all steps together cut out of the original model.
+        cut: What all rounds together cut out of the original model.
         cost: What there was, in the original model, of whatever the budget counts.
-        round: What was found out in the last step.
+        round: What was found out in the last round.
         scores: What the criterion said of the original model's slices, axis by axis.
     """
 
@@ -109,36 +59,55 @@ class Step:
     scores: Mapping[str, Tensor]
 
 
-class Watch:
-    """Names each part of the work as it starts, and adds up how long it takes.
+def prune_slices(job: Job) -> Outcome:
+    """Cut slices out, in as many rounds as there are targets.
 
-    What was at hand already counts as long as it took to find out, so that the times of runs can
-    be compared, whichever came first.
+    A round that has nothing to remove, since the sizes that axes may have are too coarse for it, is
+    merged with its neighbours. Whether the last target is within reach is settled in the first
+    round, before anything is trained.
+
+    Raises:
+        PruneError: One of its children. If a later round failed, its `finished` is the outcome of
+            the rounds before.
     """
+    step: Step | None = None
+    rounds: list[Round] = []
+    targets = job.request.targets
+    for target in targets:
+        try:
+            step = take_step(job, target, step)
+        except NothingToRemove:
+            if step is None and target == targets[-1]:
+                raise
+        except PruneError as error:
+            if step is not None:
+                error.finished = _outcome(step, rounds, len(targets))
+            raise
+        else:
+            rounds.append(step.round)
+    assert step is not None, "the last target raises if no round could remove anything"
+    whole = replace(step.cut.plan, asked=targets[-1])
+    return _outcome(replace(step, cut=replace(step.cut, plan=whole)), rounds, len(targets))
 
-    def __init__(self, on_step: Callable[[str], None], shared: Shared):
-        self._on_step = on_step
-        self._shared = shared
-        self.seconds: dict[str, float] = {}
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        self._on_step(name)
-        start, saved = time.perf_counter(), self._shared.saved
-        yield
-        taken = time.perf_counter() - start + self._shared.saved - saved
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + taken, 3)
+def _outcome(step: Step, rounds: Sequence[Round], asked: int) -> Outcome:
+    kinds = {axis.name: axis.kind for axis in step.cut.axes}
+    merged = asked - len(rounds)
+    warnings = (
+        f"{merged} of {asked} rounds had nothing to remove, in steps of whole slices and "
+        "multiples, and were merged with those beside them.",
+    )
+    return Outcome(
+        step.model,
+        step.cut.plan,
+        tuple(rounds),
+        kinds,
+        step.scores,
+        warnings=warnings if merged else (),
+    )
 
 
-def take_step(
-    subject: Subject,
-    ratio: float,
-    choices: Choices,
-    watch: Watch,
-    before: Step | None,
-    shared: Shared,
-    on_epoch: Callable[[Epoch], None],
-) -> Step:
+def take_step(job: Job, ratio: float, before: Step | None) -> Step:
     """Trace, score, plan, cut, prove, repair and train.
 
     With training between them, every step cuts the model that the last one left. Without, all
@@ -146,53 +115,31 @@ def take_step(
     leaves undone does not pile up with the next.
 
     Args:
-        subject: The original model; not modified.
+        job: What to do; its original model is not modified.
         ratio: The fraction of it to be gone afterwards.
-        choices: All that was chosen.
-        watch: Is told what happens.
         before: The step before, if this is not the first.
-        shared: What other runs found out about the original model.
-        on_epoch: Called after every epoch of training.
 
     Raises:
+        NothingToRemove: There is no slice that can leave for so small a step.
         PruneError: One of its children.
     """
-    now = replace(subject, model=before.model) if before else subject
-    shared = Shared() if before else shared
-    chosen = (choices.kinds, choices.include, choices.exclude)
+    now = replace(job.subject, model=before.model) if before else job.subject
+    here = replace(job, subject=now, shared=Shared()) if before else job
+    watch = job.watch
     with watch("trace"):
-        axes = traced(now, *chosen, shared)
-        total, terms = _costs(axes, now, choices.by)
+        axes = traced(now, *job.chosen, here.shared)
+        costs = _costs(axes, now, job.request.by)
     with watch("score"):
-        seen = (now.model, chosen, choices.by, choices.data, choices.calibration, choices.seed)
-        scores = shared.once(
-            "scores",
-            (seen, choices.criterion),
-            lambda: choices.criterion(
-                _informed(priced(axes, choices.by, terms), now, choices, shared, seen)
-            ),
-        )
+        scores = _scored(here, axes, costs[1])
     with watch("plan"):
-        cost = before.cost if before else total
-        lengths = _lengths(before.cut.axes if before else axes)
-        plan = _planned(axes, scores, ratio, choices, (total, terms), cost, lengths)
-        last = Cut(now, axes, plan)
+        last = Cut(now, axes, _planned(job, axes, scores, ratio, costs, before))
         whole = _together(before.cut, last) if before else last
-    small, done = _carry_out(last if choices.recipe else whole, choices, watch)
-    if choices.recipe is not None:
+    small, done = _carry_out(here, last if job.request.finetune else whole)
+    if job.request.finetune is not None:
         with watch("train"):
-            trained = train_(
-                small,
-                choices.data.calibration if choices.data else None,
-                choices.recipe,
-                teacher=subject.model,
-                seed=choices.seed,
-                device=next(small.parameters()).device.type,
-                on_epoch=on_epoch,
-            )
-            done = replace(done, trained=trained)
+            done = replace(done, trained=job.train_(small))  # the teacher is the original
     first = before.scores if before else _by_name(axes, scores)
-    return Step(small, whole, cost, done, first)
+    return Step(small, whole, before.cost if before else costs[0], done, first)
 
 
 def traced(
@@ -215,21 +162,48 @@ def _by_name(axes: Sequence[Axis], scores: Sequence[Tensor]) -> dict[str, Tensor
     return {axis.name: score for axis, score in zip(axes, scores, strict=True)}
 
 
-def _carry_out(cut: Cut, choices: Choices, watch: Watch) -> tuple[nn.Module, Round]:
+def _scored(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Tensor]:
+    """Let the criterion score all axes; runs that ask the same share the answer."""
+    request, shared = job.request, job.shared
+    seen = (
+        job.subject.model,
+        job.chosen,
+        request.by,
+        job.data,
+        request.calibration,
+        request.seed,
+    )
+
+    def informed() -> list[Axis]:
+        """Give the criterion what it declared that it needs, and nothing else."""
+        known = priced(axes, request.by, terms)
+        if request.chosen.needs == "nothing":
+            return known
+        return gather(request.chosen.needs, job.subject.model, known, job.drawn(SCORING_BATCH))
+
+    def scores() -> list[Tensor]:
+        need = request.chosen.needs
+        return request.chosen(shared.once("statistics", (seen, need), informed))
+
+    return shared.once("scores", (seen, request.chosen), scores)
+
+
+def _carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
     """Cut, prove that removing equals masking, and repair."""
     subject, axes, plan = cut.subject, cut.axes, cut.plan
-    with watch("silence"):  # before there is a small model, to have one copy at a time
+    with job.watch("silence"):  # before there is a small model, to have one copy at a time
         reference = silence(subject, axes, plan)
-    with watch("shrink"):
+    with job.watch("shrink"):
         small = shrunk(subject.model, axes, plan, subject.adapter).eval()
-    with watch("verify"):
+    with job.watch("verify"):
         done = Round(plan.asked, verify(reference, small))
-    if choices.repair.needs == "nothing":
+    repair = job.request.mending
+    if repair.needs == "nothing":
         return small, done
-    with watch("repair"):
-        images = choices.drawn(f"Repair {choices.repair.name!r}", REPAIR_BATCH)
+    with job.watch("repair"):
         blocks = subject.adapter.blocks(subject.model)
-        gains = repair_(small, subject.model, axes, plan, choices.repair, blocks, images)
+        images = job.drawn(REPAIR_BATCH)
+        gains = repair_(small, subject.model, axes, plan, repair, blocks, images)
     return small, replace(done, repaired=gains)
 
 
@@ -242,46 +216,40 @@ def _lengths(axes: Sequence[Axis]) -> dict[str, int]:
     return {axis.name: axis.size // axis.spec.groups for axis in axes}
 
 
-def _informed(
-    axes: list[Axis], subject: Subject, choices: Choices, shared: Shared, seen: object
-) -> list[Axis]:
-    """Give the criterion what it declared that it needs, and nothing else."""
-    need = choices.criterion.needs
-    if need == "nothing":
-        return axes
-    images = choices.drawn(f"Criterion {choices.criterion.name!r}", SCORING_BATCH)
-    return shared.once(
-        "statistics", (seen, need), lambda: gather(need, subject.model, axes, images)
-    )
-
-
 def _planned(
+    job: Job,
     axes: Sequence[Axis],
     scores: Sequence[Tensor],
     ratio: float,
-    choices: Choices,
-    now: tuple[float, tuple[Term, ...]],
-    cost: float,
-    lengths: Mapping[str, int],
+    costs: tuple[float, tuple[Term, ...]],
+    before: Step | None,
 ) -> Plan:
     """Plan for what is still to be removed; the plan says how much of the original is gone."""
-    total, terms = now
-    left = (1 - ratio) * cost
-    if left >= total:
-        raise BudgetError(
-            f"There is nothing left to do for the step to a ratio of {ratio:.3g}: the one before "
-            f"went as far as {1 - total / cost:.3g}. Take fewer steps."
+    request, (total, terms) = job.request, costs
+    whole = _lengths(before.cut.axes if before else axes)
+    cost = before.cost if before else total
+
+    def planned(target: float) -> Plan:
+        left = (1 - target) * cost
+        if left >= total:
+            raise NothingToRemove(
+                f"There is nothing left to do for the step to a ratio of {target:.3g}: the one "
+                f"before went as far as {1 - total / cost:.3g}. Take fewer steps."
+            )
+        plan = make_plan(
+            axes,
+            scores,
+            Budget(1 - left / total, request.by, total, terms),
+            scope=request.competes_in,
+            floor=request.floor,
+            multiple=request.multiple,
+            whole=whole,
         )
-    plan = make_plan(
-        axes,
-        scores,
-        Budget(1 - left / total, choices.by, total, terms),
-        scope=choices.scope,
-        floor=choices.floor,
-        multiple=choices.multiple,
-        whole=lengths,
-    )
-    return replace(plan, asked=ratio, got=1 - (1 - plan.got) * total / cost)
+        return replace(plan, asked=target, got=1 - (1 - plan.got) * total / cost)
+
+    if before is None and ratio < request.fraction:
+        planned(request.fraction)  # refuses what no round will reach, whatever the scores
+    return planned(ratio)
 
 
 def _costs(axes: Sequence[Axis], subject: Subject, by: By) -> tuple[float, tuple[Term, ...]]:

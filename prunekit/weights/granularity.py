@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..errors import BudgetError
+from ..criteria.base import Criterion, Scope
+from ..errors import BudgetError, CriterionError, RepairError
 from ..registry import unknown
+from ..repairs.base import Repair
 
 LARGEST_GROUP = 64
 
@@ -51,3 +53,46 @@ class Granularity:
                 "such as 2:4, which keeps 2 of every 4 weights."
             )
         return cls(f"{n}:{m}", (n, m))
+
+
+def check_applies(
+    level: Granularity,
+    criterion: Criterion,
+    repair: Repair,
+    ratio: float | None,
+    scope: Scope | None,
+    steps: int,
+) -> None:
+    """Refuse what says nothing about single weights, rather than pass it over in silence.
+
+    Raises:
+        PruneError: One of its children.
+    """
+    if not criterion.weight_level:
+        raise CriterionError(
+            f"Criterion {criterion.name!r} does not say that it can score single weights, which "
+            f"granularity {level.text!r} needs; choose another, or declare it with "
+            "weight_level=True if it can."
+        )
+    if repair.name != "none":
+        raise RepairError(
+            f"Repair {repair.name!r} refits layers that miss inputs, and single weights that "
+            f"become zero (granularity {level.text!r}) take none away; leave the repair out."
+        )
+    if steps != 1:
+        raise BudgetError(
+            f"Asked for {steps} steps at granularity {level.text!r}, which prunes in one; leave "
+            "the steps out, or prune slices."
+        )
+    if level.pattern and ratio is not None:
+        n, m = level.pattern
+        raise BudgetError(
+            f"The ratio is {ratio:g}, but granularity {level.text!r} settles how much leaves, "
+            f"{m - n} of every {m} weights; leave the ratio out, or take granularity 'weight'."
+        )
+    if level.pattern and scope is not None:
+        raise BudgetError(
+            f"The scope is {scope!r}, but at granularity {level.text!r} weights compete with the "
+            f"{level.pattern[1]} of their group only; leave the scope out, or take granularity "
+            "'weight'."
+        )

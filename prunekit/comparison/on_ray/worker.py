@@ -147,11 +147,9 @@ def _found(bench: Bench, parcel: Parcel, job: Job) -> dict[str, Any]:
 
 
 def _subject_found(bench: Bench, parcel: Parcel, arch: str) -> dict[str, Any]:
-    settings, shared = bench.grid.settings, bench.shared
-    subject = find_subject(
-        arch, settings.weights, None, None, settings.device, bench.grid.seeds[0], shared
-    )
-    images = find_images(subject, settings.data, settings.data_dir, True, shared)
+    grid, shared = bench.grid, bench.shared
+    subject = find_subject(grid.source(arch, grid.seeds[0]), shared)
+    images = find_images(subject, grid.settings.data, grid.settings.data_dir, shared)
     found = {
         "device": next(subject.model.parameters()).device.type,
         "weights": weights_digest(subject.model),

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, Subset
 
 from ...errors import DataError, TrainingError
-from ...inputs.data import ArrayImages, Images
+from ...inputs.data import Images
+from ...inputs.fashion import ArrayImages
 from ...inputs.feed import InputSpec
+from ...inputs.folder import mode_of
 from ..recipes import Recipe
 from .chance import draw_for, number
 
@@ -72,10 +74,10 @@ def check(images: Images | None, model: nn.Module) -> None:
 class Training(Dataset[tuple[Tensor, int]]):
     """Augmented images; which augmentation is a function of seed, epoch and position alone."""
 
-    def __init__(self, images: Any, spec: InputSpec, model: nn.Module, recipe: Recipe, seed: int):
-        self.seed, self.transform = seed, augmentation(model, recipe)
+    def __init__(self, images: Any, spec: InputSpec, recipe: Recipe, seed: int):
+        self.seed, self.transform = seed, augmentation(spec, recipe)
         self.images = images if isinstance(images, ArrayImages) else _with(images, self.transform)
-        self.mode = "L" if spec.size[0] == 1 else "RGB"
+        self.mode = mode_of(spec)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, position = key
@@ -106,22 +108,27 @@ class Order(Sampler[tuple[int, int]]):
         return iter([(self.epoch, self.positions[n]) for n in order[start : start + len(self)]])
 
 
-def augmentation(model: nn.Module, recipe: Recipe) -> Callable[[Any], Tensor]:
-    """Return timm's training transform: from a PIL image to a normalised tensor."""
-    from timm.data import create_transform, resolve_model_data_config
+def spec_of(images: Any, model: nn.Module) -> InputSpec:
+    """Return what the images were prepared for; of a stranger's data set, what the model is fed."""
+    found = getattr(images, "spec", None)
+    return found if isinstance(found, InputSpec) else InputSpec.of(model)
 
-    config = resolve_model_data_config(model)
+
+def augmentation(spec: InputSpec, recipe: Recipe) -> Callable[[Any], Tensor]:
+    """Return timm's training transform: from a PIL image to a normalised tensor."""
+    from timm.data import create_transform
+
     try:
         transform: Any = create_transform(
-            config["input_size"],
+            spec.size,
             is_training=True,
             scale=(recipe.crop, 1.0),
             hflip=recipe.flip,
             color_jitter=recipe.color_jitter or None,
             auto_augment=recipe.augment or None,
-            interpolation=config["interpolation"],
-            mean=config["mean"],
-            std=config["std"],
+            interpolation=spec.cropping["interpolation"],
+            mean=spec.mean,
+            std=spec.std,
             re_prob=recipe.random_erasing,
             re_mode="pixel",
         )

@@ -76,14 +76,14 @@ def prepare(
         TrainingError: timm cannot make what the recipe names.
     """
     learnt, held_out = pictures.split(len(images), recipe.validation, seed)  # type: ignore[arg-type]
-    updates = _updates(learnt, recipe)
+    updates = updates_of(learnt, recipe)
     device = accelerator.device
     student, teacher, learnt_from = _pair(model, teacher, recipe, device, masks)
     average = _average(student, recipe)
     order = pictures.Order(learnt, recipe.batch_size, seed)
-    training = pictures.Training(images, InputSpec.of(model), model, recipe, seed)
+    training = pictures.Training(images, pictures.spec_of(images, model), recipe, seed)
     loader = _loader(training, order, recipe, workers, device)
-    optimizer, schedule = _optimizer(student, recipe, updates)
+    optimizer, schedule = make_optimizer(student, recipe, updates)
     wrapped, optimizer, loader = accelerator.prepare(student, optimizer, loader)
     classes = int(getattr(model, "num_classes", 0))
     share = held_out[accelerator.process_index :: accelerator.num_processes]
@@ -107,7 +107,7 @@ def prepare(
     )
 
 
-def _updates(learnt: Sequence[int], recipe: Recipe) -> int:
+def updates_of(learnt: Sequence[int], recipe: Recipe) -> int:
     updates = len(learnt) // recipe.batch_size
     if updates == 0:
         raise DataError(
@@ -131,7 +131,8 @@ def _pair(
     if teacher is None:
         return student, None, ("labels",)
     teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
-    if recipe.feature_weight and features_agree(model, teacher, InputSpec.of(model).example()):
+    example = InputSpec.of(model).example()
+    if recipe.feature_weight and features_agree(model, teacher, example):
         both = WithFeatures(student), WithFeatures(teacher).eval()
         return *both, ("labels", "logits", "features")
     return student, teacher, ("labels", "logits")
@@ -163,7 +164,7 @@ def _loader(
     )
 
 
-def _optimizer(student: nn.Module, recipe: Recipe, updates: int) -> tuple[Any, Any]:
+def make_optimizer(student: nn.Module, recipe: Recipe, updates: int) -> tuple[Any, Any]:
     """Return timm's optimizer, and the schedule of its learning rate."""
     from timm.optim import create_optimizer_v2
     from timm.scheduler import create_scheduler_v2

@@ -54,8 +54,6 @@ def accelerator(
     from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin
 
     cpu = find_device(device).type == "cpu"
-    if cpu and recipe.precision == "fp16":
-        raise TrainingError("Precision fp16 needs a GPU; on the CPU use --precision no or bf16.")
     _forget()
     made = Accelerator(
         # Without this, processes on a machine that has no GPU would not find each other.
@@ -70,7 +68,7 @@ def accelerator(
         project_dir=workdir,
     )
     try:
-        _check_divides(recipe, made.num_processes)
+        check_divides(recipe, made.num_processes)
         yield made
     finally:
         for running in made.trackers:
@@ -83,6 +81,11 @@ def accelerator(
 def rank() -> int:
     """Return this process's number among those launched together; 0 prints and writes."""
     return int(os.environ.get("RANK", "0"))
+
+
+def processes() -> int:
+    """Return how many processes were launched together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def leave() -> None:
@@ -116,7 +119,7 @@ def _forget() -> None:
         PartialState._reset_state()
 
 
-def _check_divides(recipe: Recipe, processes: int) -> None:
+def check_divides(recipe: Recipe, processes: int) -> None:
     parts = processes * recipe.accumulate
     images = recipe.batch_size // parts
     mixes = bool(recipe.mixup or recipe.cutmix)

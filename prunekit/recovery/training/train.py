@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
 from ...errors import TrainingError
 from ...inputs.data import Images
+from ...inputs.device import find_device
+from ...keywords import with_keywords
 from ..recipes import Recipe, settings_of
-from . import images as pictures
 from .chance import preserved
 from .checkpoint import claim
 from .failures import memory_explained
-from .history import Epoch, Trained, Update
+from .history import Trained
 from .loop import Run, Told
 from .parts import prepare
+from .ready import check_trainable
+from .session import Keywords, Session
 from .setting import accelerator as accelerator_for
-from .setting import check_installed, together
+from .setting import together
 
 
+@with_keywords(Keywords, Session)
 def train_(
     model: nn.Module,
     images: Images | None,
@@ -29,17 +34,9 @@ def train_(
     *,
     teacher: nn.Module | None = None,
     masks: Mapping[str, Tensor] | None = None,
-    workdir: Path | None = None,
-    resume: bool = False,
     settings: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    workers: int = 0,
-    tracker: str | None = None,
-    checkpoint_minutes: float = 10.0,
-    on_update: Callable[[Update], None] = lambda update: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    workdir: Path | None = None,
+    **keywords: Unpack[Keywords],
 ) -> Trained:
     """Train a model, and leave it with the weights of the epoch that validated best.
 
@@ -73,34 +70,36 @@ def train_(
         TrainingInterrupted: `should_stop` said so.
         DataError: There are no images to train with, or they do not fit the model.
     """
-    check_installed(tracker)
-    pictures.check(images, model)
-    assert images is not None
+    session = Session(workdir=workdir, **keywords)
+    dtype, device = next(model.parameters()).dtype, find_device(session.device).type
+    check_trainable(model, images, recipe, device)
+    assert images is not None, "checked just now"
     if recipe.distill and teacher is None:
         raise TrainingError("The recipe distils, but there is no dense model; pass teacher.")
-    if tracker and workdir is None:
-        raise TrainingError(f"The tracker {tracker!r} needs a place to write to; pass workdir.")
-    with accelerator_for(recipe, device, tracker, workdir) as accelerator, preserved():
+    model.float()  # updates of a half-precision weight would be rounded away
+    with _accelerator(recipe, session) as accelerator, preserved():
         if workdir is not None:
-            place, plain = workdir, {**settings_of(recipe), **(settings or {}), "seed": seed}
-            plain["images"] = len(images)  # type: ignore[arg-type]
-            together(accelerator, lambda: claim(place, plain, resume))
+            place, plain = workdir, {**settings_of(recipe), **(settings or {})}
+            plain |= {"seed": session.seed, "images": len(images)}  # type: ignore[arg-type]
+            together(accelerator, lambda: claim(place, plain, session.resume))
+        taught = teacher if recipe.distill else None
         parts = prepare(
-            model,
-            images,
-            recipe,
-            teacher if recipe.distill else None,
-            accelerator,
-            seed,
-            workers,
-            masks or {},
+            model, images, recipe, taught, accelerator, session.seed, session.workers, masks or {}
         )
-        told = Told(on_update, on_epoch, should_stop)
-        run = Run(parts, told, workdir, checkpoint_seconds=60 * checkpoint_minutes)
-        if accelerator.is_main_process and tracker:
-            accelerator.init_trackers("prunekit", config=settings_of(recipe))
+        told = Told(session.on_update, session.on_epoch, session.should_stop)
+        run = Run(parts, told, workdir, checkpoint_seconds=60 * session.checkpoint_minutes)
         with memory_explained(recipe, accelerator.num_processes):
             trained = run()
     model.load_state_dict(run.progress.best)
-    model.eval()
+    model.to(dtype).eval()
     return trained
+
+
+@contextmanager
+def _accelerator(recipe: Recipe, session: Session) -> Iterator[Any]:
+    """Yield the Accelerator of a session, with its tracker running."""
+    where = (recipe, session.device, session.tracker, session.workdir)
+    with accelerator_for(*where) as accelerator:
+        if accelerator.is_main_process and session.tracker:
+            accelerator.init_trackers("prunekit", config=settings_of(recipe))
+        yield accelerator

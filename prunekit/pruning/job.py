@@ -1,0 +1,149 @@
+"""Job: all that a run works with; Outcome: what either way of pruning gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import DataError
+from ..inputs.data import Batches, Data, batches
+from ..inputs.subject import Subject, find_images, find_subject
+from ..planning.plan import Plan
+from ..recovery.training import Epoch, Trained, check_trainable, train_
+from ..request import Request
+from ..result import Round
+from ..shared import Shared
+from ..weights.masks import MaskPlan
+from ..weights.zeros import Sparsity
+from .watch import Watch
+
+SCORING_BATCH = 64  # images in a forward and backward pass
+REPAIR_BATCH = 32  # images in a forward pass of two models
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of pruning, by slices or by single weights.
+
+    Attributes:
+        model: The pruned model.
+        plan: Which slices stay; of single weights, what the budget was.
+        rounds: What happened in each round.
+        kinds: Axis, or weight matrix, to its kind.
+        scores: Axis to the criterion's scores; empty for single weights, which are too many.
+        masks: Which single weights stayed; None if slices left.
+        sparsity: What was counted on a masked model; None if slices left.
+        warnings: What may surprise about it.
+    """
+
+    model: nn.Module
+    plan: Plan
+    rounds: tuple[Round, ...]
+    kinds: Mapping[str, str]
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: MaskPlan | None = None
+    sparsity: Sparsity | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for, of which model, with which images.
+
+    Attributes:
+        request: What was asked for.
+        subject: The model; not modified.
+        data: Images; None if there are none.
+        shared: What other runs have found out.
+        watch: Is told what happens.
+        on_epoch: Called after every epoch of training.
+    """
+
+    request: Request
+    subject: Subject
+    data: Data | None
+    shared: Shared
+    watch: Watch
+    on_epoch: Callable[[Epoch], None]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of axes that may shrink."""
+        return self.request.kinds(self.subject.adapter.default_kinds)
+
+    @property
+    def chosen(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """What says which axes may shrink: kinds, and the patterns of names."""
+        return self.kinds, tuple(self.request.include), tuple(self.request.exclude)
+
+    @property
+    def calibration(self) -> int:
+        """How many calibration images are used: what was asked for, or all there are."""
+        found: Any = self.data.calibration if self.data else None
+        return min(self.request.calibration, len(found)) if found is not None else 0
+
+    def drawn(self, size: int) -> Batches:
+        """Return the calibration images, in batches of a size."""
+        assert self.data is not None, "prepare() refuses requests that lack images"
+        assert self.data.calibration is not None, "prepare() refuses requests that lack images"
+        return batches(
+            self.data.calibration, size, limit=self.request.calibration, seed=self.request.seed
+        )
+
+    def train_(self, model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Trained:
+        """Train a pruned model as was asked for; only what the masks allow changes."""
+        assert self.request.finetune is not None, "only called where training was asked for"
+        return train_(
+            model,
+            self.data.calibration if self.data else None,
+            self.request.finetune,
+            teacher=self.subject.model,
+            masks=masks,
+            seed=self.request.seed,
+            device=next(model.parameters()).device.type,
+            on_epoch=self.on_epoch,
+        )
+
+
+def prepare(
+    request: Request, shared: Shared, watch: Watch, on_epoch: Callable[[Epoch], None]
+) -> Job:
+    """Find the model and the images, and refuse what they cannot give.
+
+    Raises:
+        PruneError: One of its children; nothing expensive has been done then.
+    """
+    subject = find_subject(request.source, shared)
+    learns = request.informed or request.finetune is not None
+    data = None
+    if learns or request.evaluate:
+        data = find_images(
+            subject,
+            request.data,
+            request.data_dir,
+            shared,
+            # Where images only serve to evaluate, those without labels would serve nothing.
+            labels=request.needs_labels or not learns,
+            calibrates=learns,
+        )
+    if learns and (data is None or data.calibration is None):
+        raise DataError(
+            f"{_reader(request)} needs training images; pass data, such as fashion-mnist-mini or "
+            "a folder with a train folder in it."
+        )
+    if request.finetune is not None and data is not None:
+        device = next(subject.model.parameters()).device.type
+        check_trainable(subject.model, data.calibration, request.finetune, device)
+    return Job(request, subject, data, shared, watch, on_epoch)
+
+
+def _reader(request: Request) -> str:
+    """Name what looks at training images."""
+    if request.chosen.needs != "nothing":
+        return f"Criterion {request.chosen.name!r}"
+    if request.mending.needs != "nothing":
+        return f"Repair {request.mending.name!r}"
+    return "Fine-tuning"

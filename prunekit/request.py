@@ -1,0 +1,290 @@
+"""Request: what was asked for, as one value that is checked in one place."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict, get_args
+
+from torch import Tensor, nn
+
+from .adapters.base import Adapter
+from .criteria import CRITERIA
+from .criteria.base import SCOPES, Criterion, Scope
+from .errors import BudgetError, CriterionError, DataError, RequestError
+from .inputs.subject import Source
+from .planning.budget import BYS, Budget, By
+from .planning.plan import check_limits
+from .planning.rounds import SCHEDULES, Schedule, ratios
+from .plugin import configured
+from .recovery.recipes import Recipe, settings_of
+from .recovery.training.setting import check_installed
+from .registry import unknown
+from .repairs import REPAIRS
+from .repairs.base import Repair
+from .weights.granularity import Granularity, check_applies
+
+DEFAULT_RATIO = 0.5
+MOST_STEPS = 1000
+SEEDS = 2**63  # torch and NumPy take any below
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `prune`, which explains them; the defaults are those of `Request`."""
+
+    granularity: str
+    by: By
+    scope: Scope | None
+    repair: str | Repair
+    axes: Sequence[str] | None
+    include: Sequence[str]
+    exclude: Sequence[str]
+    floor: float
+    multiple: int
+    steps: int
+    schedule: Schedule
+    finetune: Recipe | None
+    adapter: Adapter | str | None
+    example_input: Tensor | None
+    img_size: int | tuple[int, int] | None
+    in_chans: int | None
+    num_classes: int | None
+    weights: str
+    data: str | Path | None
+    data_dir: str | Path | None
+    calibration: int
+    evaluate: bool
+    timed: bool | None
+    device: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """What was asked for, in the words of `prune`, which explains each.
+
+    Nothing that can be refused without looking at the model is let through.
+    """
+
+    model: nn.Module | str
+    criterion: str | Criterion = "dimap"
+    ratio: float | None = None
+    granularity: str = "slice"
+    by: By = "params"
+    scope: Scope | None = None
+    repair: str | Repair = "none"
+    axes: Sequence[str] | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    floor: float = 0.1
+    multiple: int = 8
+    steps: int = 1
+    schedule: Schedule = "cubic"
+    finetune: Recipe | None = None
+    adapter: Adapter | str | None = None
+    example_input: Tensor | None = None
+    img_size: int | tuple[int, int] | None = None
+    in_chans: int | None = None
+    num_classes: int | None = None
+    weights: str = "auto"
+    data: str | Path | None = None
+    data_dir: str | Path | None = None
+    calibration: int = 512
+    evaluate: bool = False
+    timed: bool | None = None
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be carried out.
+
+        Raises:
+            PruneError: One of its children, in a sentence that says what to do.
+        """
+        _check_types(self)
+        _check_numbers(self)
+        for noun, given, known in (
+            ("budget", self.by, BYS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if given not in known:
+                raise BudgetError(unknown(noun, given, known))
+        if self.scope is not None and self.scope not in SCOPES:
+            raise CriterionError(unknown("scope", self.scope, SCOPES))
+        check_limits(self.floor, self.multiple)
+        self.chosen, self.mending  # noqa: B018  (looks the names up)
+        Budget(self.fraction, self.by, total=0)  # checks the ratio
+        if self.finetune is not None:
+            check_installed()
+        if self.level.masks:
+            check_applies(self.level, self.chosen, self.mending, self.ratio, self.scope, self.steps)
+            self._check_no_limits()
+
+    def _check_no_limits(self) -> None:
+        """Refuse limits of axes where single weights leave, rather than pass them over."""
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in ("floor", "multiple") and value != entry.default:
+                raise BudgetError(
+                    f"The {entry.name} is {value:g}, but single weights (granularity "
+                    f"{self.level.text!r}) have none; leave the {entry.name} out, or prune slices."
+                )
+
+    @cached_property
+    def chosen(self) -> Criterion:
+        """The criterion, with its options; one that takes a seed gets the run's."""
+        return configure(self.criterion, self.seed)
+
+    @cached_property
+    def mending(self) -> Repair:
+        """The repair, with its options."""
+        return configured(REPAIRS, self.repair)
+
+    @cached_property
+    def level(self) -> Granularity:
+        """What leaves: slices, or single weights."""
+        return Granularity.parse(self.granularity)
+
+    @property
+    def fraction(self) -> float:
+        """The fraction to remove, the default filled in."""
+        return DEFAULT_RATIO if self.ratio is None else self.ratio
+
+    @property
+    def competes_in(self) -> Scope:
+        """The scope, the criterion's own filled in."""
+        of_weights = self.chosen.weight_scope if self.level.masks else None
+        return self.scope or of_weights or self.chosen.scope
+
+    @property
+    def targets(self) -> list[float]:
+        """The fraction to be gone after each round."""
+        return ratios(self.fraction, self.steps, self.schedule)
+
+    @property
+    def informed(self) -> bool:
+        """Whether the criterion or the repair looks at images."""
+        return self.chosen.needs != "nothing" or self.mending.needs != "nothing"
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the criterion or the training looks at labels."""
+        return self.finetune is not None or "gradients" in self.chosen.needs
+
+    @property
+    def source(self) -> Source:
+        """Where the model is from."""
+        return Source(**{entry.name: getattr(self, entry.name) for entry in fields(Source)})
+
+    def kinds(self, default: Sequence[str]) -> tuple[str, ...]:
+        """Return the kinds of axes that may shrink; for single weights none are all roles."""
+        return tuple(self.axes or (() if self.level.masks else default))
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what determines the result, as plain data for the report."""
+        slices, patterned = not self.level.masks, self.level.pattern is not None
+        return {
+            "criterion": self.chosen.name,
+            "options": dict(self.chosen.options),
+            "granularity": self.level.text,
+            "scope": None if patterned else self.competes_in,
+            "repair": self.mending.name,
+            "repair_options": dict(self.mending.options),
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "ratio": None if patterned else self.fraction,
+            "by": self.by,
+            "floor": self.floor if slices else None,
+            "multiple": self.multiple if slices else None,
+            "steps": self.steps,
+            "schedule": self.schedule if self.steps > 1 else None,
+            "finetune": settings_of(self.finetune) if self.finetune else None,
+            "seed": self.seed,
+        }
+
+
+def configure(criterion: str | Criterion, seed: int) -> Criterion:
+    """Find a criterion and give it its options; one that takes a seed gets the run's.
+
+    Args:
+        criterion: A Criterion, or a name with options: "magnitude", "magnitude:p=1".
+        seed: For criteria with a `seed` option that was not given.
+
+    Raises:
+        RegistryError: Nothing has that name.
+        CriterionError: It has no such option, or the value is not understood.
+    """
+    found = configured(CRITERIA, criterion)
+    if "seed" in found.defaults and "seed" not in found.options:
+        found = found.configure(seed=seed)
+    return found
+
+
+_EXPECTED: Mapping[str, tuple[Any, str]] = {
+    "model": ((str, nn.Module), "an architecture name or a torch module"),
+    "criterion": ((str, Criterion), "a name or a Criterion"),
+    "ratio": ((numbers.Real, type(None)), "a number between 0 and 1"),
+    "granularity": (str, "slice, weight or n:m"),
+    "by": (str, f"one of {', '.join(get_args(By))}"),
+    "repair": ((str, Repair), "a name or a Repair"),
+    "floor": (numbers.Real, "a number from 0 to 1"),
+    "multiple": (numbers.Integral, "a whole number"),
+    "steps": (numbers.Integral, "a whole number"),
+    "finetune": ((Recipe, type(None)), "a Recipe"),
+    "adapter": ((str, Adapter, type(None)), "a name or an Adapter"),
+    "example_input": ((Tensor, type(None)), "a tensor, such as torch.from_numpy(array)"),
+    "img_size": ((numbers.Integral, tuple, list, type(None)), "a number, or height and width"),
+    "in_chans": ((numbers.Integral, type(None)), "a whole number"),
+    "num_classes": ((numbers.Integral, type(None)), "a whole number"),
+    "weights": ((str, Path), "auto, pretrained, random, or a file"),
+    "data": ((str, Path, type(None)), "the name of a data set, or a folder"),
+    "calibration": (numbers.Integral, "a whole number"),
+    "device": (str, "auto, cpu or cuda"),
+    "seed": (numbers.Integral, "a whole number"),
+}
+
+
+def _check_types(request: Request) -> None:
+    for name, (types, expected) in _EXPECTED.items():
+        value = getattr(request, name)
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise RequestError(f"{name} is {_shown(value)}; expected {expected}.")
+    for name in ("axes", "include", "exclude"):
+        value = getattr(request, name)
+        if isinstance(value, str) or not all(isinstance(word, str) for word in value or ()):
+            raise RequestError(
+                f"{name} is {_shown(value)}; expected several strings, such as [{str(value)!r}]."
+            )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__} and not an object of it"
+    text = repr(value)
+    return f"{text} ({type(value).__name__})" if len(text) < 40 else f"a {type(value).__name__}"
+
+
+def _check_numbers(request: Request) -> None:
+    if not 1 <= request.steps <= MOST_STEPS:
+        raise BudgetError(f"Asked for {request.steps} steps; expected 1 to {MOST_STEPS}.")
+    if request.calibration < 1:
+        raise DataError(f"Asked for {request.calibration} calibration images; expected 1 or more.")
+    if not 0 <= request.seed < SEEDS:
+        raise RequestError(f"The seed is {request.seed}; expected a number from 0 to 2^63 - 1.")
+    sizes = request.img_size if isinstance(request.img_size, tuple | list) else [request.img_size]
+    if len(sizes) > 2 or any(size is not None and not _is_size(size) for size in sizes):
+        raise RequestError(
+            f"img_size is {request.img_size}; expected one or two numbers of pixels, 1 or more."
+        )
+    for name, least in (("in_chans", 1), ("num_classes", 0)):
+        value = getattr(request, name)
+        if value is not None and value < least:
+            raise RequestError(f"{name} is {value}; expected {least} or more.")
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, numbers.Integral) and 0 < int(size) < math.inf

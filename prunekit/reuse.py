@@ -1,0 +1,32 @@
+"""reopened: a request for a saved model becomes one for the model that lies there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from .artifact import load, read_report
+from .errors import RequestError
+from .inputs.architectures import is_known
+from .inputs.device import find_device
+from .request import Request
+
+
+def reopened(request: Request) -> Request:
+    """Return the request with the model loaded, if it names the directory of a saved one.
+
+    Raises:
+        RequestError: It says how to build a model that is there already.
+        ArtifactError: The directory holds no saved model, or a damaged one.
+    """
+    name = request.model
+    if not isinstance(name, str) or is_known(name) or not Path(name).is_dir():
+        return request
+    if request.weights != "auto":
+        raise RequestError(
+            f"weights is {request.weights!r}, but {name!r} is a saved model that has its own; "
+            "leave them out, or name an architecture."
+        )
+    model = load(name).to(find_device(request.device))
+    data = request.data or read_report(Path(name))["recipe"]["data"]
+    return replace(request, model=model, data=data)
