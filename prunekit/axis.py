@@ -152,6 +152,20 @@ class Member:
     outputs: Moments | None = None
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors it has, by what they are in words."""
+        found = {"the index": self.index, "the weight": self.weight}
+        if self.grad is not None:
+            found["the gradient"] = self.grad
+        if self.grad_square is not None:
+            found["the squared gradient"] = self.grad_square
+        for what, moments in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if moments is not None:
+                found[f"the mean of the {what}"] = moments.mean
+                found[f"the variance of the {what}"] = moments.variance
+        return found
+
+    @property
     def reads(self) -> bool:
         """Whether the axis is what the layer reads, by its `inputs`; else it only writes it."""
         own = self.weight.shape[self.dim]
@@ -289,6 +303,18 @@ def matrix_axis(name: str, role: str, weight: Tensor) -> Axis:
         weight.numel(),
         (Matrix(name, role, 0, torch.empty((0, 1), dtype=torch.int64), weight),),
     )
+
+
+def tensors_of(axes: Sequence[Axis]) -> dict[str, Tensor]:
+    """Return all tensors of some axes, by what they are in words."""
+    found = {}
+    for axis in axes:
+        for member in axis.members:
+            for what, tensor in member.tensors.items():
+                found[f"{what} of {member.name!r} (axis {axis.name!r}, dim {member.dim})"] = tensor
+        for norm, index in axis.norms.items():
+            found[f"the index of {norm!r} (axis {axis.name!r})"] = index
+    return found
 
 
 def cuts(axes: Sequence[Axis]) -> dict[tuple[str, int], list[tuple[Axis, Member]]]:

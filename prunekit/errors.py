@@ -5,6 +5,7 @@ PruneError
 ├── RegistryError       an unknown or duplicate plug-in, architecture, axis or data set
 ├── CriterionError      a criterion that broke its contract
 ├── RepairError         a repair that broke its contract
+│   └── TamperedError   either of them, which wrote to what it was given to read
 ├── AdapterError        a model no adapter knows, or an adapter that does not fit it
 ├── BudgetError         a ratio, floor or multiple that cannot be had
 ├── WeightsError        weights that are missing, corrupt or of another shape
@@ -21,6 +22,8 @@ command line prints that sentence and exits with code 2.
 """
 
 from typing import Any
+
+SHORT = 200  # characters of another error's message that a sentence can take
 
 
 class PruneError(Exception):
@@ -48,6 +51,24 @@ class CriterionError(PruneError):
 
 class RepairError(PruneError):
     """A repair returned something other than finite weights, or was given wrong options."""
+
+
+class TamperedError(CriterionError, RepairError):
+    """A criterion or a repair wrote to what it was given to read, or tried to.
+
+    Attributes:
+        changed: Whether it succeeded: then what it was given is no longer what it was, and
+            neither is whatever shares it, such as the model and what other runs share.
+    """
+
+    def __init__(self, message: str, *, changed: bool = False):
+        """Say what happened, and whether anything is left changed."""
+        super().__init__(message)
+        self.changed = changed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep `changed` when it is sent to another process."""
+        return type(self), self.args, {"changed": self.changed}
 
 
 class AdapterError(PruneError):
@@ -88,3 +109,23 @@ class DeviceError(PruneError):
 
 class ParityError(PruneError):
     """The pruned model does not compute what the masked model computes."""
+
+
+class PluginWarning(UserWarning):
+    """A plug-in cannot be used, and was passed over; all others still work."""
+
+
+def described(error: BaseException) -> str:
+    r"""Return the type and the message of any exception, in one short, printable line.
+
+    Example:
+        >>> described(ValueError("one\ntwo \x1b[1mthree"))
+        'ValueError: one two [1mthree'
+    """
+    try:
+        text = str(error)
+    except Exception:  # of a class of somebody else's
+        text = ""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = text if len(text) <= SHORT else f"{text[: SHORT - 4].rstrip()} ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..axis import Axis
+from ..axis import Axis, tensors_of
 from ..errors import CriterionError, PruneError
-from ..plugin import FunctionPlugin
+from ..guard import reading_only
+from ..plugin import Allowed, FunctionPlugin, calling, shown
+from ..registry import unknown
 from . import CRITERIA
 
 Need = Literal["nothing", "gradients", "squared_gradients", "activations"]
 Scope = Literal["axis", "kind", "model"]
-SCOPES: tuple[Scope, ...] = ("axis", "kind", "model")
+NEEDS: tuple[Need, ...] = get_args(Need)
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 @dataclass(frozen=True)
@@ -44,43 +48,76 @@ class Criterion(FunctionPlugin):
     weight_level: bool = False
     weight_scope: Scope | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing."""
+        super().__post_init__()
+        words = [("needs", self.needs, NEEDS), ("scope", self.scope, SCOPES)]
+        if self.weight_scope is not None:
+            words.append(("weight_scope", self.weight_scope, SCOPES))
+        for what, word, known in words:
+            if word not in known:
+                raise CriterionError(f"{self.title}: {unknown(what, str(word), known)}")
+
     def __call__(self, axes: Sequence[Axis]) -> list[Tensor]:
-        """Score all axes.
+        """Score all axes, and see to it that nothing else happens.
 
         Returns:
             One (size,) score per axis, on CPU; higher means keep. They are float64, but float32
             for single weights, which are so many that memory counts.
 
         Raises:
-            CriterionError: The function returned too few scores, or a score that is not
-                one finite number per slice, or it refused its options.
+            CriterionError: The function failed, or it returned too few scores, or a score that
+                is not one finite number per slice.
+            TamperedError: It wrote to what the axes hold.
         """
-        with torch.no_grad():
-            scores = list(self.function(axes, **self.options))
-        if len(scores) != len(axes):
-            raise CriterionError(
-                f"Criterion {self.name!r} returned {len(scores)} scores for {len(axes)} axes; "
-                "expected one per axis, in order."
-            )
-        for n, axis in enumerate(axes):  # one by one, so that what is replaced can be freed
-            scores[n] = self._checked(axis, scores[n])
+        with reading_only(self.title, lambda: tensors_of(axes)):
+            return self.unguarded(axes)
+
+    def unguarded(self, axes: Sequence[Axis]) -> list[Tensor]:
+        """Score all axes, which the function could write to.
+
+        Raises:
+            CriterionError: As above.
+        """
+        with torch.no_grad(), calling(self.title, self.name, CriterionError):
+            # A list of its own, since others share this one.
+            scores = self._listed(self.function(list(axes), **self.options), len(axes))
+            for n, axis in enumerate(axes):  # one by one, so that what is replaced can be freed
+                scores[n] = self._checked(axis, scores[n])
         return scores
 
-    def _checked(self, axis: Axis, score: Tensor) -> Tensor:
-        if not isinstance(score, Tensor) or tuple(score.shape) != (axis.size,):
+    def _listed(self, result: Any, count: int) -> list[Any]:
+        if not isinstance(result, Iterable):
+            raise CriterionError(
+                f"{self.title} returned {shown(result)} for {count} axes; expected a list, one "
+                "score per axis, in order."
+            )
+        scores = list(itertools.islice(result, count + 1))  # it may have no end
+        if len(scores) != count:
+            found = f"more than {count}" if len(scores) > count else len(scores)
+            raise CriterionError(
+                f"{self.title} returned {found} scores for {count} axes; "
+                "expected one per axis, in order."
+            )
+        return scores
+
+    def _checked(self, axis: Axis, score: Any) -> Tensor:
+        fits = isinstance(score, Tensor) and tuple(score.shape) == (axis.size,)
+        if not fits or score.is_complex():
             got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise CriterionError(
-                f"Criterion {self.name!r} scored axis {axis.name!r} with shape {got}; "
+                f"{self.title} scored axis {axis.name!r} with shape {got}; "
                 f"expected ({axis.size},), one number per slice."
             )
-        score = score.detach().to("cpu", torch.float32 if axis.of_weights else torch.float64)
-        bad = int((~torch.isfinite(score)).sum())
+        plain: Tensor = score.detach()
+        plain = plain.to("cpu", torch.float32 if axis.of_weights else torch.float64)
+        bad = int((~torch.isfinite(plain)).sum())
         if bad:
             raise CriterionError(
-                f"Criterion {self.name!r} scored {bad} of the {axis.size} slices of axis "
+                f"{self.title} scored {bad} of the {axis.size} slices of axis "
                 f"{axis.name!r} NaN or infinite; check the weights and the calibration data."
             )
-        return score
+        return plain
 
 
 def criterion(
@@ -90,6 +127,7 @@ def criterion(
     scope: Scope = "axis",
     weight_level: bool = False,
     weight_scope: Scope | None = None,
+    allowed: Mapping[str, Allowed] | None = None,
 ) -> Callable[[Callable[..., Sequence[Tensor]]], Criterion]:
     """Register a function as a criterion; the decorated name becomes the `Criterion`.
 
@@ -100,14 +138,17 @@ def criterion(
         scope: Where its scores are comparable; what `--scope` defaults to.
         weight_level: Whether it can score single weights too, for `--granularity weight`.
         weight_scope: Where those are comparable, if not in `scope`.
+        allowed: Which values an option may have, for those that may not have all.
 
     Raises:
         RegistryError: Another criterion has the name.
+        CriterionError: The function takes other arguments, or a word means nothing.
     """
 
     def register(function: Callable[..., Sequence[Tensor]]) -> Criterion:
-        return CRITERIA.add(
-            name, Criterion(name, function, needs, scope, weight_level, weight_scope)
+        made = Criterion(
+            name, function, needs, scope, weight_level, weight_scope, allowed=allowed or {}
         )
+        return CRITERIA.add(name, made)
 
     return register

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..axis import Axis
-from ..errors import CriterionError
+from ..plugin import Allowed
 from .base import criterion
 
+POWER = Allowed("1 or 2", lambda p: p in (1, 2))
 
-@criterion("magnitude", scope="kind", weight_level=True)
+
+@criterion("magnitude", scope="kind", weight_level=True, allowed={"p": POWER})
 def magnitude(axes: Sequence[Axis], *, p: int = 2) -> list[Tensor]:
     """Score a slice by the power mean of its weights, (mean |w|^p)^(1/p).
 
@@ -19,16 +21,11 @@ def magnitude(axes: Sequence[Axis], *, p: int = 2) -> list[Tensor]:
         axes: What to score.
         p: 1 for the mean absolute weight, 2 for the root mean square.
 
-    Raises:
-        CriterionError: `p` is neither 1 nor 2.
-
     Source:
         Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710.
         Differs: the norm is over all coupled layers, and divided by the number of weights,
         so that slices of wide and of narrow layers can be ranked together.
     """
-    if p not in (1, 2):
-        raise CriterionError(f"Option 'p' of criterion 'magnitude' got {p}; expected 1 or 2.")
     return [_power_mean(axis, p) for axis in axes]
 
 

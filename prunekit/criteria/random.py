@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from ..axis import Axis
+from ..plugin import Allowed
 from .base import criterion
 
+SEED = Allowed("an integer of 64 bits", lambda seed: -(2**63) <= seed < 2**64)
 
-@criterion("random", scope="axis", weight_level=True)
+
+@criterion("random", scope="axis", weight_level=True, allowed={"seed": SEED})
 def random(axes: Sequence[Axis], *, seed: int = 0) -> list[Tensor]:
     """Score every slice uniformly in [0, 1).
 

@@ -130,15 +130,17 @@ def _jobs(
 
 def _refit_(job: _Job, repair: Repair, walk: Walk) -> dict[str, Repaired]:
     """Write new weights into one layer of the small model."""
+    dtype = job.small.weight.dtype
     target, gains = _target(job, repair, walk)  # (outputs left, dense outputs)
     dense = job.dense.weight.flatten(1).double()
     bias = None if job.dense.bias is None else target @ job.dense.bias.double()
     weight = (target @ dense)[:, job.inputs.to(dense.device)]
     if job.refits:
         layer = _layer(job, repair, walk, target, weight, bias)
-        weight, bias = repair(layer)
+        weight, bias = repair(layer, dtype)
         error = Repaired(layer.error(layer.weight, layer.bias), layer.error(weight, bias))
         gains[job.name] = error
+    repair.check_finite(job.name, dtype, weight, bias)  # mixtures are not refitted by every repair
     job.small.weight.copy_(weight.view_as(job.small.weight))
     if bias is not None:
         job.small.bias.copy_(bias)
@@ -188,7 +190,6 @@ def _mix_(
     target: Tensor, job: _Job, axis: Axis, slices: Tensor, repair: Repair, walk: Walk
 ) -> Repaired:
     """Let the rows of an axis' queries and keys be mixtures of all the dense ones."""
-    assert repair.product is not None, "only such repairs are given products"
     index, groups = axis.voters[0].index, axis.spec.groups
     moments = ProductCovariance(index, groups)
     for _, _, outputs, _ in walk.seen(job.name):
@@ -201,7 +202,7 @@ def _mix_(
         if int(positions[kept[0], 0]) not in where:  # the whole head is gone
             continue
         product = Product(f"{axis.name}, head {group}", queries, keys, kept)
-        mixes = repair.product(product)
+        mixes = repair.mix(product)
         chosen = torch.eye(len(positions)).to(queries)[kept]
         before += product.error(chosen, chosen) / groups
         after += product.error(*mixes) / groups

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import PruneError, RepairError
-from ..plugin import FunctionPlugin
+from ..guard import reading_only
+from ..plugin import Allowed, FunctionPlugin, calling, shown
+from ..registry import unknown
 from . import REPAIRS
 
 Need = Literal["nothing", "moments"]
+NEEDS: tuple[Need, ...] = get_args(Need)
+INPUTS = ("repaired", "dense")
 Affine: TypeAlias = tuple[Tensor, Tensor | None]
 
 
@@ -47,6 +51,24 @@ class Layer:
     cross: Tensor
     halves: tuple[Layer, ...] = ()
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors it has, by what they are in words."""
+        own = {
+            "the weight": self.weight,
+            "the bias": self.bias,
+            "the input mean": self.input_mean,
+            "the output mean": self.output_mean,
+            "the output variance": self.output_variance,
+            "the covariance": self.covariance,
+            "the cross covariance": self.cross,
+        }
+        found = {f"{what} of {self.name!r}": t for what, t in own.items() if t is not None}
+        for number, half in enumerate(self.halves):
+            parts = half.tensors.items()
+            found |= {f"{what} (half {number} of the images)": tensor for what, tensor in parts}
+        return found
+
     def error(self, weight: Tensor, bias: Tensor | None) -> float:
         """Return the mean squared error of an affine map, relative to the outputs' variance."""
         offset = self.output_mean - weight @ self.input_mean - (0 if bias is None else bias)
@@ -70,6 +92,12 @@ class Product:
     queries: Tensor
     keys: Tensor
     kept: Tensor
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors it has, by what they are in words."""
+        own = {"the queries": self.queries, "the keys": self.keys, "what is kept": self.kept}
+        return {f"{what} of {self.name!r}": tensor for what, tensor in own.items()}
 
     def error(self, left: Tensor, right: Tensor) -> float:
         """Return the mean squared error of (left q) . (right k), relative to that of zero."""
@@ -102,34 +130,97 @@ class Repair(FunctionPlugin):
     follows: bool = False
     inputs: Literal["repaired", "dense"] = "repaired"
 
-    def __call__(self, layer: Layer) -> Affine:
-        """Compute a layer's new weight and bias.
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing."""
+        super().__post_init__()
+        for what, word, known in (("needs", self.needs, NEEDS), ("inputs", self.inputs, INPUTS)):
+            if word not in known:
+                raise RepairError(f"{self.title}: {unknown(what, str(word), known)}")
+
+    def __call__(self, layer: Layer, dtype: torch.dtype = torch.float32) -> Affine:
+        """Compute a layer's new weight and bias, and see to it that nothing else happens.
+
+        Args:
+            layer: The layer.
+            dtype: What the model holds its weights in; they must be finite in it.
 
         Raises:
-            RepairError: The function returned another shape, or something that is not finite,
-                or it refused its options.
+            RepairError: The function failed, or it returned another shape, or something that is
+                not finite.
+            TamperedError: It wrote to what the layer holds.
         """
-        with torch.no_grad():
-            weight, bias = self.function(layer, **self.options)
-        expected = (tuple(layer.weight.shape), _shape(layer.bias))
-        if (_shape(weight), _shape(bias)) != expected:
-            raise RepairError(
-                f"Repair {self.name!r} returned weight and bias of shapes {_shape(weight)} and "
-                f"{_shape(bias)} for layer {layer.name!r}; expected {expected[0]} and "
-                f"{expected[1]}."
-            )
-        if not all(
-            bool(tensor.isfinite().all()) for tensor in (weight, bias) if tensor is not None
+        with reading_only(self.title, lambda: layer.tensors):
+            return self.unguarded(layer, dtype)
+
+    def unguarded(self, layer: Layer, dtype: torch.dtype = torch.float32) -> Affine:
+        """Compute a layer's new weight and bias; the function could write to what there is.
+
+        Raises:
+            RepairError: As above.
+        """
+        with torch.no_grad(), calling(self.title, self.name, RepairError):
+            weight, bias = self._pair(self.function(layer, **self.options), layer.name)
+            expected = (_shape(layer.weight), _shape(layer.bias))
+            if (_shape(weight), _shape(bias)) != expected:
+                raise RepairError(
+                    f"{self.title} returned weight and bias of shapes {_shape(weight)} and "
+                    f"{_shape(bias)} for layer {layer.name!r}; expected {expected[0]} and "
+                    f"{expected[1]}."
+                )
+            self.check_finite(layer.name, dtype, weight, bias)
+            return weight.to(layer.weight), None if bias is None else bias.to(layer.weight)
+
+    def mix(self, product: Product) -> tuple[Tensor, Tensor]:
+        """Compute what replaces the queries and keys of one head.
+
+        Raises:
+            RepairError: The repair's `product` failed, or it returned another shape, or something
+                that is not finite.
+            TamperedError: It wrote to what the product holds.
+        """
+        assert self.product is not None, "only such repairs are given products"
+        expected = (len(product.kept), len(product.keys))
+        with (
+            reading_only(self.title, lambda: product.tensors),
+            torch.no_grad(),
+            calling(self.title, self.name, RepairError),
         ):
+            left, right = self._pair(self.product(product), product.name)
+            if (_shape(left), _shape(right)) != (expected, expected):
+                raise RepairError(
+                    f"{self.title} returned maps of shapes {_shape(left)} and {_shape(right)} for "
+                    f"{product.name!r}; expected {expected} for both."
+                )
+            self.check_finite(product.name, torch.float64, left, right)
+            return left, right
+
+    def check_finite(self, name: str, dtype: torch.dtype, *tensors: Tensor | None) -> None:
+        """Make sure that what becomes of a layer is a number in the model's own precision.
+
+        Raises:
+            RepairError: It is not.
+        """
+        for tensor in tensors:
+            if tensor is not None and not bool(tensor.to(dtype).isfinite().all()):
+                raise RepairError(
+                    f"{self.title} made weights of layer {name!r} NaN or infinite in "
+                    f"{str(dtype).removeprefix('torch.')}; use more calibration images, or a "
+                    "larger ridge."
+                )
+
+    def _pair(self, result: Any, name: str) -> tuple[Any, Any]:
+        if not isinstance(result, Sequence) or len(result) != 2:
             raise RepairError(
-                f"Repair {self.name!r} made weights of layer {layer.name!r} NaN or infinite; "
-                "use more calibration images, or a larger ridge."
+                f"{self.title} returned {shown(result)} for {name!r}; expected a pair of tensors."
             )
-        return weight, bias
+        return result[0], result[1]
 
 
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
-    return None if tensor is None else tuple(tensor.shape)
+def _shape(tensor: Any) -> tuple[int, ...] | str | None:
+    """Return the shape of a real tensor; of anything else, what it is."""
+    if isinstance(tensor, Tensor) and not tensor.is_complex():
+        return tuple(tensor.shape)
+    return None if tensor is None else type(tensor).__name__
 
 
 def repair(
@@ -138,6 +229,7 @@ def repair(
     needs: Need = "moments",
     product: Callable[[Product], tuple[Tensor, Tensor]] | None = None,
     follows: bool = False,
+    allowed: Mapping[str, Allowed] | None = None,
 ) -> Callable[[Callable[..., Affine]], Repair]:
     """Register a function as a repair; the decorated name becomes the `Repair`.
 
@@ -146,12 +238,15 @@ def repair(
         needs: "nothing" if it changes nothing.
         product: What shortens queries and keys; None leaves them alone.
         follows: Whether it is also given layers that merely run after some that lost inputs.
+        allowed: Which values an option may have, for those that may not have all.
 
     Raises:
         RegistryError: Another repair has the name.
+        RepairError: The function takes other arguments, or a word means nothing.
     """
 
     def register(function: Callable[..., Affine]) -> Repair:
-        return REPAIRS.add(name, Repair(name, function, needs, product, follows))
+        made = Repair(name, function, needs, product, follows, allowed=allowed or {})
+        return REPAIRS.add(name, made)
 
     return register

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import RepairError
+from ..plugin import Allowed
 from .base import Affine, Layer, Product, repair
 
 RIDGES = (1.0, 0.1, 0.01, 0.001, 0.0001)
@@ -40,7 +40,10 @@ def low_rank(product: Product) -> tuple[Tensor, Tensor]:
     return left, right
 
 
-@repair("lstsq", product=low_rank, follows=True)
+RIDGE = Allowed("0 or more", lambda ridge: ridge >= 0)
+
+
+@repair("lstsq", product=low_rank, follows=True, allowed={"ridge": RIDGE})
 def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
     """Refit weight and bias by ridge regression towards the dense layer's outputs.
 
@@ -55,16 +58,11 @@ def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
             half of the images is refitted with every one of `RIDGES`, and tried out on the other
             half; so are the mere shift of the bias, and the layer as it is.
 
-    Raises:
-        RepairError: `ridge` is negative.
-
     Source:
         Luo et al., ThiNet, ICCV 2017, arXiv:1707.06342; Meng et al., OSSCAR, ICML 2024,
         arXiv:2403.12983. Differs: a ridge on the change of the weight, chosen from the data;
         layers that lost no inputs themselves, up to the classifier, are refitted too.
     """
-    if ridge < 0:
-        raise RepairError(f"Option 'ridge' of repair 'lstsq' got {ridge}; expected 0 or more.")
     return _fitted(layer, ridge or _chosen(layer))
 
 
