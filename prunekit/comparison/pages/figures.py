@@ -8,12 +8,9 @@ from functools import cache
 from typing import Any
 
 from ..findings import Findings
-from .panels import Curve, Panel, Point, _title, front, panels
+from .panels import MACS, Curve, Panel, Point, _title, front, panels
 from .theme import COLOURS, colour, drawing, inline, standalone
 from .words import Series, methods, unit_of
-
-MACS, LATENCY = "macs", "latency"
-
 
 MARKERS = "osD^vPX<>p*hd"
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..findings import Dense, Findings, Row
-from .figures import MACS
 from .words import Method, Series, aside, largest, method, methods, names, series
+
+MACS, LATENCY = "macs", "latency"  # what a panel shows accuracy against
 
 
 @dataclass(frozen=True)
