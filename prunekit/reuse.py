@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def reopened(request: Request) -> Request:
         ArtifactError: The directory holds no saved model, or a damaged one.
     """
     name = request.model
-    if not isinstance(name, str) or is_known(name) or not Path(name).is_dir():
+    if not isinstance(name, str) or is_known(name) or not os.path.isdir(name):
         return request
     if request.weights != "auto":
         raise RequestError(

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import stat
+import tomllib
 from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGEST = 32 * 2**20  # bytes; the plan of a model with ten thousand blocks has fewer
+LARGEST_WRITTEN = 2**20  # bytes of a file that a person writes
 DEEPEST = 32  # objects and lists inside each other
 SHOWN = 60  # characters of a value that an error shows
 # What a terminal would act on rather than print, but for tabs and line ends; and halves of
@@ -52,6 +54,25 @@ def read_json(
     except (OSError, ValueError) as wrong:
         raise error(f"{path} cannot be read ({reason(wrong)}); {advice}.") from wrong
     return parse(content, of, str(path), error=error, advice=advice)
+
+
+def read_toml(path: Path, what: str, error: type[PruneError]) -> dict[str, Any]:
+    """Read a TOML file that a person wrote.
+
+    Args:
+        path: The file.
+        what: What it should be, such as "recipe".
+        error: Raised if it is not.
+
+    Raises:
+        PruneError: `error`: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(read_bytes(path, LARGEST_WRITTEN).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as wrong:
+        raise error(
+            f"{str(path)!r} is not a readable {what} ({reason(wrong)}); mend it."
+        ) from wrong
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
