@@ -108,15 +108,16 @@ def facts(data: Plain) -> str:
 
 def tests(found: Plain | None) -> str:
     """Say how the CUDA tests went."""
-    if found is None:
+    if not found or not found["found"]:  # stopped before the first result
         return "The CUDA tests were not run, or left no record."
-    passed = found["run"] - found["skipped"] - len(found["failed"])
+    skipped, failures = sum(found["skipped"].values()), len(found["failed"])
     told = (
-        f"Of {found['run']} CUDA tests, {passed} passed, {len(found['failed'])} failed and "
-        f"{found['skipped']} were skipped, in {found['seconds']:.0f} seconds of tests."
+        f"Of {found['found']} CUDA tests, {found['found'] - skipped - failures} passed, "
+        f"{failures} failed and {skipped} were skipped, in {found['seconds']:.0f} seconds of tests."
     )
+    reasons = [f"- skipped {count}: {why}" for why, count in found["skipped"].items()]
     failed = [f"- failed: `{name}`: {why}" for name, why in found["failed"].items()]
-    return "\n\n".join([told, *(["\n".join(failed)] if failed else [])])
+    return "\n".join([told, "", *failed, *reasons]).strip()
 
 
 def left_out(data: Plain) -> list[str]:

@@ -41,7 +41,8 @@ if [[ ${missing[*]} ]]; then
         echo "on_gpu.sh: ${missing[*]} must be installed; name a folder with their wheels." >&2
         exit 2
     fi
-    "$python" -m pip install --quiet --no-index --find-links "$wheels" "${missing[@]}"
+    # Without their own needs, which pip would hold against versions of torch that it did not choose.
+    "$python" -m pip install --quiet --no-index --no-deps --find-links "$wheels" "${missing[@]}"
 fi
 
 mkdir -p "$out"
@@ -50,10 +51,12 @@ mapfile -t files < <(grep -l 'mark\.cuda' tests/test_*.py)
 workers=()
 if importable xdist; then workers=(-n 4); fi
 # Other versions of torch and timm than ours may warn of anything, which is no reason to fail here.
-# An interrupt, rather than a kill, lets pytest write down what it has.
+# Tests that have not begun by then are skipped; the kill is for one that hangs.
+export PRUNEKIT_TEST_UNTIL=$(($(date +%s) + test_seconds))
 status=0
-timeout --signal=INT --kill-after=10 "$test_seconds" "$python" -m pytest -m cuda -W default \
-    -p no:cacheprovider "${workers[@]}" --junitxml "$out/cuda_tests.xml" "${files[@]}" || status=$?
+timeout --signal=INT --kill-after=10 $((test_seconds + 30)) "$python" -m pytest -m cuda \
+    -W default -p no:cacheprovider "${workers[@]}" --junitxml "$out/cuda_tests.xml" \
+    "${files[@]}" || status=$?
 
 # The script stops by itself; the kill is for a device that hangs, and leaves the record.
 left=$((all_seconds - SECONDS))

@@ -41,7 +41,8 @@ JUNIT = """\
 <testcase classname="tests.test_cuda" name="test_good" time="1.5"/>
 <testcase classname="tests.test_cuda" name="test_bad" time="0.5">
 <failure message="RuntimeError: two devices&#10;and more">...</failure></testcase>
-<testcase classname="tests.test_cuda" name="test_left" time="0.0"><skipped/></testcase>
+<testcase classname="tests.test_cuda" name="test_left" time="0.0">
+<skipped message="no time left"/></testcase>
 </testsuite></testsuites>
 """
 
@@ -122,6 +123,7 @@ def test_the_page_names_the_card_and_what_was_left_out(record, tmp_path, monkeyp
     assert "## torch.compile" not in text
     assert "Of 3 CUDA tests, 1 passed, 1 failed and 1 were skipped" in text
     assert "- failed: `tests.test_cuda::test_bad`: RuntimeError: two devices" in text
+    assert "- skipped 1: no time left" in text
 
 
 def test_a_run_cut_off_at_once_has_a_page(record, tmp_path, monkeypatch):

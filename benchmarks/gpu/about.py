@@ -6,6 +6,7 @@ import datetime
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,10 @@ def tests(path: Path | None) -> dict[str, Any] | None:
         for part in case
         if part.tag in ("failure", "error")
     }
+    skipped = [part for case in cases for part in case if part.tag == "skipped"]
     return {
-        "run": len(cases),
-        "skipped": sum(case.find("skipped") is not None for case in cases),
+        "found": len(cases),
+        "skipped": dict(Counter(part.get("message", "") for part in skipped)),
         "failed": {name: "".join(lines) for name, lines in failed.items()},
         "seconds": round(sum(float(case.get("time", 0)) for case in cases), 1),
     }
