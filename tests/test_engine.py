@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from conftest import CUDA
 from torch import nn
 
 from prunekit import Adapter, AxisSpec, Criterion, ParityError, criterion, prune
@@ -233,11 +234,11 @@ def test_a_coarse_multiple_is_remarked_upon(swin):
     assert "got" in result.warnings[0]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 def test_cuda_gives_the_plan_that_the_cpu_gives():
-    on_cpu, on_cuda = (prune("swin_micro", "magnitude", 0.5, device=d) for d in ("cpu", "cuda"))
+    on_cpu, on_cuda = (prune("swin_micro", "magnitude", 0.5, device=d) for d in ("cpu", CUDA))
     assert on_cpu.plan == on_cuda.plan
-    assert next(on_cuda.model.parameters()).is_cuda
+    assert next(on_cuda.model.parameters()).device.type == CUDA
 
 
 def test_a_missing_extra_is_noticed_before_any_work(monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from conftest import (
     ATTENTIVE,
     CLASSES,
+    CUDA,
     FAMILIES,
     TOYS,
     adapter_of,
@@ -69,11 +70,11 @@ def test_removing_equals_masking(name, kind, ratio):
     assert_removing_equals_masking(model, images, axes, random_plan(axes, ratio))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", TOYS)
 def test_removing_equals_masking_on_cuda(name):
     model, images = toy(name)
-    model, images = model.cuda(), images.cuda()
+    model, images = model.to(CUDA), images.to(CUDA)
     axes = axes_of(model, images)
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
