@@ -12,14 +12,16 @@ import timm
 import torch
 from conftest import CUDA, FAMILIES, TOYS, toy, write_digits
 
-from prunekit import Recipe, finetune, load, prune, to_semi_structured, zoo
+from prunekit import Recipe, finetune, load, prune, to_semi_structured
 from prunekit.artifact import masks_of
 from prunekit.cli import main
 from prunekit.criteria import CRITERIA
-from prunekit.measure import latency, peak_bytes
+from prunekit.inputs import zoo
+from prunekit.measuring.latency import latency
+from prunekit.measuring.memory import peak_bytes
 from prunekit.repairs import REPAIRS
-from prunekit.semistructured import is_2_to_4, supported
 from prunekit.testing import example_layer
+from prunekit.weights.semistructured import is_2_to_4, supported
 
 pytestmark = pytest.mark.cuda
 FEW = 32  # calibration images

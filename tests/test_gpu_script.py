@@ -21,8 +21,8 @@ from gpu.about import tests as read_tests
 from gpu.sections import Record, Section, run
 from gpu.settings import FULL
 
-from prunekit import measure
-from prunekit.models import resolve
+from prunekit.inputs.architectures import resolve
+from prunekit.measuring import latency as clock
 
 HEADINGS = (
     "Realised against theoretical speed-up",
@@ -52,7 +52,7 @@ def record(tmp_path_factory):
     """What a dry run wrote; without torch.compile, which takes as long as all the rest."""
     path = tmp_path_factory.mktemp("gpu") / "gpu.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "REPEATS", measure.REPEATS)  # a dry run hurries
+        patch.setattr(clock, "REPEATS", clock.REPEATS)  # a dry run hurries
         patch.setattr(on_gpu, "DRY", replace(on_gpu.DRY, compiled_batches=()))
         patch.setattr(sys, "argv", ["on_gpu.py", "--dry-run", "--out", str(path)])
         on_gpu.main()
