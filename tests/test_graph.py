@@ -6,10 +6,12 @@ import pytest
 import torch
 from conftest import (
     ATTENTIVE,
+    BUILDERS,
     CLASSES,
     CUDA,
     FAMILIES,
     TOYS,
+    _vit,
     adapter_of,
     axes_of,
     keep_all,
@@ -21,6 +23,7 @@ from conftest import (
 )
 from torch import nn
 
+from prunekit import prune
 from prunekit.adapters.base import Adapter, adapter_for
 from prunekit.axis import AxisSpec, Fold, Tie
 from prunekit.cutting.shrink import shrink_, shrunk
@@ -216,6 +219,16 @@ def test_no_two_slices_of_an_axis_share_a_position(name):
         for member in axis.members:
             assert len(member.index.unique()) == member.index.numel()
             assert len(member.index) == axis.size
+
+
+def test_a_vit_that_pools_by_attention_is_pruned_but_for_its_width(monkeypatch):
+    monkeypatch.setitem(BUILDERS, "vit", lambda: _vit(global_pool="map", class_token=False))
+    model, images = toy("vit")
+    axes = axes_of(model, images)
+    assert {axis.kind for axis in axes} == {"mlp", "head", "head_dim"}
+    assert_removing_equals_masking(model, images, axes, random_plan(axes, 0.5))
+    result = prune(model, "magnitude", 0.3, example_input=images)
+    assert result.before.macs > result.after.macs
 
 
 # --- life after pruning ------------------------------------------------------------------

@@ -7,7 +7,6 @@ where; from then on everything is index arithmetic on tensors.
 from __future__ import annotations
 
 import gc
-import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,14 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..adapters.base import Adapter
 from ..axis import AUX, Axis, AxisSpec, Member
 from ..errors import AdapterError
-from .copies import BATCH_NORMS, weightless
+from .copies import BATCH_NORMS
+from .running import dry_run, reason
+from .shapes import Shapes
 
 
 def trace(
@@ -95,21 +97,8 @@ class _Graph:
     def __init__(self, model: nn.Module, example: Tensor):
         # The graph is read off autograd, whatever mode the caller is in.
         with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of bare parameters; ties cover them
-            shell, inputs = weightless(model, example)
-            for parameter in shell.parameters():
-                parameter.requires_grad_(parameter.is_floating_point())
-            self._graph = tp.DependencyGraph()
-            try:
-                self._graph.build_dependency(shell, (inputs,), verbose=False)
-            except Exception as error:  # of the model's own code
-                # torch-pruning tries a second way of calling the model; the first is to blame.
-                cause = error.__context__ or error
-                reason = textwrap.shorten(f"{type(cause).__name__}: {cause}", 120)
-                raise AdapterError(
-                    f"{type(model).__name__} does not run on an input of shape "
-                    f"{tuple(example.shape)} ({reason}); pass an example_input that fits."
-                ) from error
+            warnings.filterwarnings("ignore", module="torch_pruning")  # of bare parameters
+            shell, self._graph, self._ends = dry_run(model, example, _built)
         self._modules = dict(shell.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
 
@@ -150,8 +139,9 @@ class _Graph:
     def _add(self, found: _Found, item: Any, slice_of: Tensor) -> None:
         target, handler = item.dep.target, item.dep.handler
         # Where a layer has the last word, torch-pruning adds no node for the output.
-        last = not target.outputs and not handler.__name__.endswith("in_channels")
-        if last or isinstance(target.module, tp.ops._OutputOp):
+        last = not target.outputs or target.grad_fn in self._ends
+        inward = handler.__name__.endswith("in_channels")
+        if isinstance(target.module, tp.ops._OutputOp) or (last and not inward):
             raise AdapterError(
                 f"Axis {found.spec.name!r} reaches the model's output, whose size must not change; "
                 "declare another axis."
@@ -200,6 +190,36 @@ class _Graph:
             return [(f"{name}.weight", 1)]
         # A depthwise convolution has one input channel per output channel, on dimension 0.
         return [(f"{name}.{part}", 0) for part, _ in layer.named_parameters(recurse=False)]
+
+
+def _built(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Any, set[object]]:
+    """Run a model and build its graph; return both, and the ends of the graph, its outputs."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    outputs: list[Tensor] = []
+
+    def run(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+        with Shapes():
+            leaves = tree_leaves(model(inputs))
+        outputs.extend(x for x in leaves if isinstance(x, Tensor) and x.grad_fn is not None)
+        return outputs
+
+    graph = tp.DependencyGraph()
+    try:
+        graph.build_dependency(model, inputs, forward_fn=run, verbose=False)
+    except Exception as error:
+        if not outputs:  # it was the model that failed
+            raise
+        raise AdapterError(
+            f"The layers of {type(model).__name__} are connected in a way that cannot be followed "
+            f"({reason(error)}); have its adapter describe axes by ties alone, without a layer."
+        ) from error
+    if not outputs:
+        raise AdapterError(
+            f"{type(model).__name__} returns nothing that depends on its weights, so nothing can "
+            "be followed through it; return a tensor that does, with gradients."
+        )
+    return model, graph, {output.grad_fn for output in outputs}
 
 
 def _slice_of_channel(spec: AxisSpec, channels: int) -> Tensor:
