@@ -47,7 +47,7 @@ from torch_pruning_side import (
 )
 
 from prunekit import PruneError, prune
-from prunekit.adapters.base import adapter_for
+from prunekit.adapters.finding import adapter_for
 from prunekit.criteria import CRITERIA
 from prunekit.engine import configure
 from prunekit.inputs import zoo

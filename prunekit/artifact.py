@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .adapters import ADAPTERS
+from .adapters.answers import axes_of
 from .adapters.base import Adapter
 from .cutting.shrink import shrunk
 from .errors import ArtifactError, WeightsError
@@ -176,7 +177,7 @@ def load(
             f"{directory / PLAN} is not readable ({type(error).__name__}: {error}); save it again."
         ) from error
     example = example_input if example_input is not None else InputSpec.of(large).example()
-    specs = [spec for spec in adapter.axes(large) if spec.name in plan.kept]
+    specs = [spec for spec in axes_of(adapter, large) if spec.name in plan.kept]
     axes = trace(large, specs, adapter, example.to(next(large.parameters()).device))
     if {axis.name: axis.size for axis in axes} != dict(plan.sizes):
         raise ArtifactError(
