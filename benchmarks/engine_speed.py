@@ -35,7 +35,8 @@ from rich.table import Table
 from torch import nn
 
 from prunekit import Result, prune
-from prunekit.adapters.base import adapter_for, select
+from prunekit.adapters.base import select
+from prunekit.adapters.finding import adapter_for
 from prunekit.inputs.feed import InputSpec
 from prunekit.planning.left import positions_left
 from prunekit.tracing.graph import trace

@@ -21,7 +21,7 @@ import torch
 from page import facts, markdown
 from rich.table import Table
 
-from prunekit.adapters.base import adapter_for
+from prunekit.adapters.finding import adapter_for
 from prunekit.criteria import CRITERIA
 from prunekit.cutting.shrink import shrunk
 from prunekit.inputs.architectures import build

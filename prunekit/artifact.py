@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .adapters import ADAPTERS
+from .adapters.answers import axes_of
 from .adapters.base import Adapter
 from .axis import Axis
 from .cutting.shrink import shrunk
@@ -320,7 +321,7 @@ def _traced(
 ) -> list[Axis]:
     """Return the axes of a plan; they must be those that the model has."""
     example = example if example is not None else InputSpec.of(large).example()
-    specs = [spec for spec in adapter.axes(large) if spec.name in plan.kept]
+    specs = [spec for spec in axes_of(adapter, large) if spec.name in plan.kept]
     axes = trace(large, specs, adapter, example.to(next(large.parameters()).device))
     if {axis.name: axis.size for axis in axes} != dict(plan.sizes):
         raise ArtifactError(

@@ -7,11 +7,13 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import warnings
 from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from .errors import RegistryError
+from .errors import PluginWarning, PruneError, RegistryError, described
 
 
 class Plugin(Protocol):
@@ -30,18 +32,25 @@ class Registry(Generic[P]):
 
     A name is looked up in memory, then among the built-in ones, then among the entry
     points of installed packages. Nothing is imported to list names.
+
+    Attributes:
+        noun: What a plug-in is called in messages.
+        broken: Why those that `usable` passed over cannot be used, by name.
     """
 
-    def __init__(self, noun: str, group: str, builtin: Mapping[str, str]):
+    def __init__(self, noun: str, group: str, builtin: Mapping[str, str], kind: str | None = None):
         """Describe the registry.
 
         Args:
             noun: What a plug-in is called in messages, such as "criterion".
             group: The entry-point group that other packages use.
             builtin: Name to "module:attribute" of the plug-ins that come with prunekit.
+            kind: "module:class" of what they are instances of; unchecked unless given.
         """
         self.noun, self._group, self._builtin = noun, group, dict(builtin)
+        self._kind = kind
         self._loaded: dict[str, P] = {}
+        self.broken: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """Return all known names, built-in ones first, without importing any plug-in."""
@@ -79,25 +88,62 @@ class Registry(Generic[P]):
             target = self._origin(name)
             if target is None:
                 raise RegistryError(self._unknown(name))
-            module, _, attribute = target.partition(":")
-            try:
-                self._loaded[name] = getattr(importlib.import_module(module), attribute)
-            except (ImportError, AttributeError) as error:
-                raise RegistryError(
-                    f"The {self.noun} {name!r} is declared as {target}, which cannot be imported "
-                    f"({error}); reinstall or remove the package that declares it."
-                ) from error
+            self._loaded[name] = self._imported(name, target)
         return self._loaded[name]
 
+    def usable(self) -> list[P]:
+        """Return every plug-in that can be imported, and pass over the others with a warning."""
+        found = []
+        for name in self.names():
+            if name in self.broken:
+                continue
+            try:
+                found.append(self.get(name))
+            except RegistryError as error:
+                self.pass_over(name, error)
+        return found
+
+    def pass_over(self, name: str, error: PruneError) -> None:
+        """Remember that a plug-in cannot be used, and warn of it once."""
+        if name not in self.broken:
+            self.broken[name] = str(error)
+            warnings.warn(f"{error} It is passed over.", PluginWarning, stacklevel=2)
+
     def summary(self, name: str) -> str:
-        """Return the first sentence of the defining module, read without importing it."""
-        module, _, _ = (self._origin(name) or "").partition(":")
+        """Return the first sentence of the defining module, read without importing it.
+
+        If a package cannot be read, that is what is said.
+        """
         try:
-            spec = importlib.util.find_spec(module)
-            source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
-        except (ImportError, ValueError, OSError):
+            module, _, _ = (self._origin(name) or "").partition(":")
+            spec = _spec(module)
+            source = Path(spec.origin).read_text("utf-8") if spec.origin else ""
+            return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+        except (UnicodeDecodeError, IsADirectoryError):  # it is not written in Python
             return ""
-        return (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+        except (Exception, SystemExit) as error:  # finding a package may run code of its own
+            defined_here = name in self._loaded  # in a notebook, there is no file to read
+            return "" if defined_here else f"cannot be used: {described(error)}"
+
+    def _imported(self, name: str, target: str) -> P:
+        try:
+            found = _imported_from(target)
+            kind = self._kind and _imported_from(self._kind)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # importing runs code of its own
+            raise RegistryError(
+                f"The {self.noun} {name!r} is declared as {target}, which cannot be imported "
+                f"({described(error)}); reinstall or remove the package that declares it."
+            ) from error
+        if kind and not isinstance(found, kind):
+            raise RegistryError(
+                f"The {self.noun} {name!r} is declared as {target}, which is "
+                f"{type(found).__name__}; expected {kind.__name__}: correct or remove the package "
+                "that declares it."
+            )
+        plugin: P = found
+        return plugin
 
     def _origin(self, name: str) -> str | None:
         """Return "module:attribute" of whatever has this name, or None."""
@@ -123,6 +169,24 @@ class Registry(Generic[P]):
 
     def _unknown(self, name: str) -> str:
         return unknown(self.noun, name, self.names())
+
+
+def _spec(module: str) -> ModuleSpec:
+    """Find a module's file; unlike importlib's own way, without importing what it is part of."""
+    top, *below = module.split(".")
+    spec = importlib.util.find_spec(top)
+    name = top
+    for part in below:
+        name = f"{name}.{part}"
+        spec = spec and PathFinder.find_spec(name, spec.submodule_search_locations)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {module!r}")
+    return spec
+
+
+def _imported_from(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _module(origin: str | None) -> str:

@@ -18,7 +18,8 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
-from prunekit.adapters.base import Adapter, adapter_for, select
+from prunekit.adapters.base import Adapter, select
+from prunekit.adapters.finding import adapter_for
 from prunekit.axis import Axis
 from prunekit.criteria import CRITERIA
 from prunekit.planning.budget import Budget

@@ -24,7 +24,8 @@ from conftest import (
 from torch import nn
 
 from prunekit import prune
-from prunekit.adapters.base import Adapter, adapter_for
+from prunekit.adapters.base import Adapter
+from prunekit.adapters.finding import adapter_for
 from prunekit.axis import AxisSpec, Fold, Tie
 from prunekit.cutting.shrink import shrink_, shrunk
 from prunekit.cutting.silence import mask_

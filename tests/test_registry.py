@@ -11,7 +11,7 @@ import pytest
 
 from prunekit.adapters import ADAPTERS
 from prunekit.criteria import CRITERIA
-from prunekit.errors import RegistryError
+from prunekit.errors import PluginWarning, RegistryError
 from prunekit.registry import Registry
 
 GROUP = "prunekit.tests"
@@ -153,7 +153,66 @@ def test_a_broken_package_does_not_spoil_the_list(install):
     install("broken", "bug", None)
     things = registry()
     assert things.names() == ["bug"]
-    assert things.summary("bug") == ""
+    assert things.summary("bug") == "cannot be used: ModuleNotFoundError: No module named 'broken'"
+
+
+BROKEN = [
+    ("def (:\n", "SyntaxError"),
+    ("import sys\nsys.exit(0)\n", "SystemExit: 0"),
+    ("1 / 0\n", "ZeroDivisionError: division by zero"),
+    ("thing = 3\n", "which is int; expected Thing"),
+]
+
+
+@pytest.mark.parametrize(("source", "reason"), BROKEN)
+def test_whatever_is_wrong_with_a_package_is_told(install, source, reason):
+    install("broken", "bug", source)
+    things = Registry("thing", GROUP, {}, kind="test_registry:Thing")
+    with pytest.raises(RegistryError, match=rf"'bug' is declared as broken:thing, .*{reason}"):
+        things.get("bug")
+
+
+@pytest.mark.parametrize(("source", "reason"), BROKEN)
+def test_a_broken_package_is_reported_once_and_passed_over(install, source, reason):
+    install("broken", "bug", source)
+    install("elsewhere", "bat", SOURCE)
+    things = Registry("thing", GROUP, {}, kind="test_registry:Thing")
+    with pytest.warns(PluginWarning, match=rf"'bug' .*{reason}.*It is passed over\."):
+        assert [thing.origin for thing in things.usable()] == ["elsewhere:thing"]
+    assert len(things.usable()) == 1  # with no other warning
+    assert reason.split(";")[0] in things.broken["bug"]
+
+
+def test_a_syntax_error_does_not_spoil_the_list_of_summaries(install):
+    install("broken", "bug", "def (:\n")
+    install("elsewhere", "bat", SOURCE)
+    things = registry()
+    assert things.summary("bug").startswith("cannot be used: SyntaxError: ")
+    assert things.summary("bat") == "A thing from elsewhere."
+
+
+def test_a_name_that_two_packages_claim_does_not_spoil_the_list(install):
+    install("elsewhere", "bug", SOURCE)
+    install("faraway", "bug", SOURCE)
+    things = registry()
+    assert "uninstall all but one" in things.summary("bug")
+    with pytest.warns(PluginWarning, match="claimed by"):
+        assert things.usable() == []
+
+
+def test_a_summary_is_read_without_importing_the_package_around_it(install, tmp_path):
+    install("outer.inner", "bug", None)
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "outer" / "__init__.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "outer" / "inner.py").write_text('"""Inside."""\n')
+    assert registry().summary("bug") == "Inside."
+    assert "outer" not in sys.modules
+
+
+def test_what_is_defined_in_a_notebook_has_no_summary_and_is_not_broken():
+    things = registry()
+    things.add("ant", Thing("cell_of_a_notebook:ant"))
+    assert things.summary("ant") == ""
 
 
 # --- speed -------------------------------------------------------------------------------------

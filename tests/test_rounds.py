@@ -21,7 +21,7 @@ from conftest import (
 )
 
 from prunekit import Criterion, load, prune
-from prunekit.adapters.base import adapter_for
+from prunekit.adapters.finding import adapter_for
 from prunekit.artifact import _records
 from prunekit.cutting.shrink import shrunk
 from prunekit.errors import BudgetError, PruneError, TrainingError

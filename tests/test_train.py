@@ -15,7 +15,7 @@ from conftest import CLASSES, MEAN, STD, axes_of, random_plan, toy
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from prunekit.adapters.base import adapter_for
+from prunekit.adapters.finding import adapter_for
 from prunekit.cutting.shrink import shrunk
 from prunekit.errors import DataError, TrainingError, TrainingInterrupted
 from prunekit.inputs.fashion import ArrayImages

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from prunekit import PruneError, prune
-from prunekit.adapters.base import adapter_for
+from prunekit.adapters.finding import adapter_for
 from prunekit.inputs import zoo
 from prunekit.inputs.architectures import build
 from prunekit.inputs.data import batches, open_data

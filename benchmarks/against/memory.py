@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from prunekit import prune
-from prunekit.adapters.base import adapter_for
+from prunekit.adapters.finding import adapter_for
 from prunekit.inputs import zoo
 from prunekit.inputs.architectures import build
 from prunekit.inputs.data import Data, open_data

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from prunekit import Result
-from prunekit.adapters.base import adapter_for
+from prunekit.adapters.finding import adapter_for
 from prunekit.criteria import CRITERIA
 from prunekit.inputs.architectures import build
 from prunekit.weights.matrices import weight_axes

@@ -17,4 +17,5 @@ ADAPTERS: Registry[Adapter] = Registry(
         "swin": "prunekit.adapters.swin:swin",
         "convnext": "prunekit.adapters.convnext:convnext",
     },
+    kind="prunekit.adapters.base:Adapter",
 )

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from ..axis import AUX, AxisSpec
+from ..axis import AxisSpec
 from ..errors import AdapterError
+from ..plugin import calling, shown, titled
 from ..registry import unknown
 from . import ADAPTERS
 
@@ -97,43 +98,50 @@ def register(adapter: A) -> A:
 
     Raises:
         RegistryError: Another adapter has the name.
+        AdapterError: It does not declare what an adapter must.
     """
+    check_declared(adapter)
     ADAPTERS.add(adapter.name, adapter)
     return adapter
 
 
-def adapter_for(model: nn.Module) -> Adapter:
-    """Return the adapter that knows `model`.
+def name_of(adapter: Adapter) -> str:
+    found = getattr(adapter, "name", None)
+    return found if isinstance(found, str) else type(adapter).__name__
+
+
+def check_declared(adapter: Adapter) -> None:
+    """Make sure that an adapter declares what it must.
 
     Raises:
-        AdapterError: None does; the message lists those that exist.
+        AdapterError: It does not, or it is no adapter.
     """
-    for name in ADAPTERS.names():
-        adapter = ADAPTERS.get(name)
-        if adapter.matches(model):
-            return adapter
-    raise AdapterError(
-        f"No adapter knows {type(model).__name__}; known: {', '.join(ADAPTERS.names())}. "
-        "Pass your own with adapter=..., or register it."
-    )
-
-
-def find_adapter(adapter: str | Adapter | None, model: nn.Module) -> Adapter:
-    """Return the adapter that was named or passed, or the one that knows `model`.
-
-    Raises:
-        RegistryError: Nothing has that name.
-        AdapterError: It does not know the model, or none does.
-    """
-    if adapter is None:
-        return adapter_for(model)
-    found = ADAPTERS.get(adapter) if isinstance(adapter, str) else adapter
-    if isinstance(adapter, str) and not found.matches(model):
+    if not isinstance(adapter, Adapter):
         raise AdapterError(
-            f"Adapter {found.name!r} does not know {type(model).__name__}; leave --adapter out, or "
-            "write an adapter for it."
+            f"Expected an adapter or its name, got {shown(adapter)}; pass an instance of a class "
+            "that is derived from prunekit.Adapter."
         )
-    return found
+    who = titled("adapter", name_of(adapter), type(adapter).__module__)
+    with calling(who, name_of(adapter), AdapterError):
+        problem = _undeclared(adapter)
+    if problem:
+        raise AdapterError(f"{who} {problem}; declare it in its class.")
+
+
+def _undeclared(adapter: Adapter) -> str | None:
+    words = {what: getattr(adapter, what, None) for what in ("kinds", "default_kinds")}
+    if not isinstance(getattr(adapter, "name", None), str) or not adapter.name:
+        return "has no name, a word of its own"
+    for what, given in words.items():
+        listed = isinstance(given, tuple | list) and all(isinstance(word, str) for word in given)
+        if not listed:
+            return f"has {what} of {shown(given)}, where a tuple of words is expected"
+    unknown_kinds = [kind for kind in adapter.default_kinds if kind not in adapter.kinds]
+    if unknown_kinds:
+        return f"has {unknown_kinds[0]!r} among its default_kinds that is not among its kinds"
+    if not isinstance(adapter.aliases, Mapping):
+        return f"has aliases of {shown(adapter.aliases)}, where a mapping is expected"
+    return None
 
 
 def module(model: nn.Module, name: str, *types: type[M]) -> M:
@@ -182,6 +190,3 @@ def select(specs: Sequence[AxisSpec], kinds: Sequence[str], adapter: Adapter) ->
                 f"it has {', '.join(dict.fromkeys(spec.kind for spec in specs))}."
             )
     return [spec for spec in specs if spec.kind in kinds]
-
-
-__all__ = ["AUX", "Adapter", "adapter_for", "module", "register", "select", "stage_blocks"]

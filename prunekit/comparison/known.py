@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..adapters.answers import axes_of
 from ..errors import DataError
 from ..inputs.data import fingerprint
 from ..inputs.subject import find_images, find_subject
@@ -71,7 +72,7 @@ def find_out(grid: Grid, arch: str, shared: Shared) -> Known:
         weights=weights_digest(subject.model),
         data=shared.once("fingerprint", images, lambda: fingerprint(images)),
         adapter=source_of(type(subject.adapter)),
-        kinds=tuple(dict.fromkeys(spec.kind for spec in subject.adapter.axes(subject.model))),
+        kinds=tuple(dict.fromkeys(spec.kind for spec in axes_of(subject.adapter, subject.model))),
         default_kinds=tuple(subject.adapter.default_kinds),
         device=next(subject.model.parameters()).device.type,
     )

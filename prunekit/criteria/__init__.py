@@ -24,4 +24,5 @@ CRITERIA: Registry[Criterion] = Registry(
         "flap": "prunekit.criteria.flap:flap",
         "vbp": "prunekit.criteria.vbp:vbp",
     },
+    kind="prunekit.criteria.base:Criterion",
 )

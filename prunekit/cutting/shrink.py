@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..adapters.answers import fixup_
 from ..adapters.base import Adapter
 from ..axis import Axis
 from ..planning.left import positions_left, slices_left
@@ -27,7 +28,7 @@ def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter
     for name, dims in left.items():
         _replace(model, name, dims)
     _reset_sizes(model, axes, plan)
-    adapter.fixup(model, slices_left(axes, plan))
+    fixup_(adapter, model, slices_left(axes, plan))
 
 
 def shrunk(model: M, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> M:
@@ -35,7 +36,7 @@ def shrunk(model: M, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> M:
     left = positions_left(axes, plan)
     small = copy_with(model, lambda name, tensor: _cut(tensor, left.get(name, {}), copied=True))
     _reset_sizes(small, axes, plan)
-    adapter.fixup(small, slices_left(axes, plan))
+    fixup_(adapter, small, slices_left(axes, plan))
     return small
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from ..adapters import ADAPTERS
+from ..adapters.finding import usable
 from ..errors import RegistryError, RequestError, WeightsError
 from ..registry import unknown
 from . import zoo
@@ -71,7 +71,7 @@ class Built:
 
 def aliases() -> dict[str, str]:
     """Return all short architecture names and the timm names they stand for."""
-    return {k: v for name in ADAPTERS.names() for k, v in ADAPTERS.get(name).aliases.items()}
+    return {k: v for adapter in usable() for k, v in adapter.aliases.items()}
 
 
 def resolve(name: str) -> Architecture:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adapters.base import Adapter, find_adapter, select
+from ..adapters.answers import axes_of
+from ..adapters.base import Adapter, select
+from ..adapters.finding import find_adapter
 from ..axis import AxisSpec
 from ..errors import AdapterError, RequestError
 from ..shared import Shared
@@ -202,7 +204,7 @@ def find_specs(
         AdapterError: A kind or a pattern matches nothing, the patterns leave nothing, or they
             separate axes that must agree.
     """
-    declared = select(subject.adapter.axes(subject.model), kinds, subject.adapter)
+    declared = select(axes_of(subject.adapter, subject.model), kinds, subject.adapter)
     for pattern in (*include, *exclude):
         if not any(fnmatch.fnmatchcase(spec.name, pattern) for spec in declared):
             raise AdapterError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..adapters.answers import axes_of
 from ..inputs.lineage import Lineage
 from ..inputs.subject import Subject
 from ..planning.plan import Plan
@@ -27,7 +28,7 @@ def since_the_start(subject: Subject, outcome: Outcome) -> Outcome:
             lineage.plan, by=outcome.plan.by, asked=outcome.plan.asked, got=outcome.plan.got
         )
         return replace(outcome, plan=plan)
-    kinds = {spec.name: spec.kind for spec in subject.adapter.axes(subject.model)}
+    kinds = {spec.name: spec.kind for spec in axes_of(subject.adapter, subject.model)}
     plan = _composed(subject, lineage, outcome.plan)
     return replace(outcome, plan=plan, kinds={name: kinds[name] for name in plan.kept})
 
@@ -39,7 +40,7 @@ def _composed(subject: Subject, lineage: Lineage, later: Plan) -> Plan:
     first_axes, later_axes = (
         trace(
             model,
-            [spec for spec in subject.adapter.axes(model) if spec.name in names],
+            [spec for spec in axes_of(subject.adapter, model) if spec.name in names],
             subject.adapter,
             subject.example.cpu() if model is large else subject.example,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from ..adapters.answers import blocks_of
 from ..axis import Axis
 from ..cutting.parity import silence, verify
 from ..cutting.shrink import shrunk
@@ -201,7 +202,7 @@ def _carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
     if repair.needs == "nothing":
         return small, done
     with job.watch("repair"):
-        blocks = subject.adapter.blocks(subject.model)
+        blocks = blocks_of(subject.adapter, subject.model)
         images = job.drawn(REPAIR_BATCH)
         gains = repair_(small, subject.model, axes, plan, repair, blocks, images)
     return small, replace(done, repaired=gains)

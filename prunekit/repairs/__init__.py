@@ -17,4 +17,5 @@ REPAIRS: Registry[Repair] = Registry(
         "bias": "prunekit.repairs.bias:bias",
         "lstsq": "prunekit.repairs.lstsq:lstsq",
     },
+    kind="prunekit.repairs.base:Repair",
 )

@@ -17,6 +17,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..adapters.answers import role_of, unfollowed_by
 from ..adapters.base import Adapter
 from ..axis import AUX, Axis, AxisSpec, Member
 from ..errors import AdapterError
@@ -60,7 +61,7 @@ def _trace(
     model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Tensor
 ) -> list[Axis]:
     follow = _Graph(model, example) if any(spec.layer for spec in specs) else None
-    unfollowed = set(adapter.unfollowed(model))
+    unfollowed = set(unfollowed_by(adapter, model))
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     norms = {name for name, module in model.named_modules() if _is_norm(module)}
     axes = []
@@ -273,7 +274,7 @@ def _axis(
                 f"Axis {spec.name!r} cuts dimension {dim} of {name!r} at {int(index.max())}, but "
                 f"its shape is {shape}; correct the adapter's ties."
             )
-        role = adapter.role(name) if tensor.dim() > 1 else AUX
+        role = role_of(adapter, name) if tensor.dim() > 1 else AUX
         members.append(Member(name, role, dim, index, tensor.detach()))
     if all(member.role == AUX for member in members):
         raise AdapterError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..adapters.answers import role_of
 from ..adapters.base import Adapter
 from ..axis import AUX, Axis, matrix_axis
 from ..errors import AdapterError
@@ -98,5 +99,7 @@ def _all(model: nn.Module, adapter: Adapter) -> list[Axis]:
     own = dict(model.named_parameters())  # a matrix that two layers share has one name here
     names = [f"{n}.weight" for n, layer in model.named_modules() if isinstance(layer, LAYERS)]
     return [
-        matrix_axis(name, adapter.role(name), own[name].detach()) for name in names if name in own
+        matrix_axis(name, role_of(adapter, name), own[name].detach())
+        for name in names
+        if name in own
     ]

@@ -1,0 +1,78 @@
+"""Which adapter knows a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import AdapterError
+from . import ADAPTERS
+from .answers import matches, title
+from .base import Adapter, check_declared, name_of
+from .wrappers import inside
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def usable() -> list[Adapter]:
+    """Return all adapters, but those that are broken; of these, a warning tells."""
+    found = []
+    for adapter in ADAPTERS.usable():
+        try:
+            check_declared(adapter)
+        except AdapterError as error:
+            ADAPTERS.pass_over(name_of(adapter), error)
+        else:
+            found.append(adapter)
+    return found
+
+
+def adapter_for(model: nn.Module) -> Adapter:
+    """Return the adapter that knows `model`; one that fails to say so is passed over.
+
+    Raises:
+        AdapterError: None does; the message lists those that exist, and says what to pass if
+            there is a known model inside.
+    """
+    found = _knowing(model)
+    if found is not None:
+        return found
+    within = inside(model, lambda part: _knowing(part) is not None)
+    if within is not None:
+        advice = f"It wraps a model that one does know: pass {within}."
+    else:
+        advice = "Pass your own with adapter=..., or register it."
+    broken = "".join(f" Passed over: {reason}" for reason in ADAPTERS.broken.values())
+    raise AdapterError(
+        f"No adapter knows {type(model).__name__}; known: "
+        f"{', '.join(adapter.name for adapter in usable())}. {advice}{broken}"
+    )
+
+
+def find_adapter(adapter: str | Adapter | None, model: nn.Module) -> Adapter:
+    """Return the adapter that was named or passed, or the one that knows `model`.
+
+    Raises:
+        RegistryError: Nothing has that name.
+        AdapterError: It does not know the model, or none does.
+    """
+    if adapter is None:
+        return adapter_for(model)
+    found = ADAPTERS.get(adapter) if isinstance(adapter, str) else adapter
+    check_declared(found)
+    if isinstance(adapter, str) and not matches(found, model):
+        raise AdapterError(
+            f"{title(found)} does not know {type(model).__name__}; leave the adapter out, or "
+            "write one for it."
+        )
+    return found
+
+
+def _knowing(model: nn.Module) -> Adapter | None:
+    for adapter in usable():
+        try:
+            if matches(adapter, model):
+                return adapter
+        except AdapterError as error:
+            ADAPTERS.pass_over(adapter.name, error)
+    return None

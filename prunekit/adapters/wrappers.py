@@ -1,0 +1,42 @@
+"""What to pass in the place of a wrapper that no adapter knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def inside(model: object, known: Callable[[nn.Module], bool]) -> str | None:
+    """Return the expression that leads from a wrapper to the model that an adapter knows.
+
+    DataParallel, torch.compile, averages of weights and the like hold the model they wrap as a
+    part of theirs, under names of their own.
+
+    Args:
+        model: The wrapper.
+        known: Whether some adapter knows a model.
+
+    Returns:
+        Such as "model.module"; None if there is no such model inside.
+    """
+    if callable(getattr(model, "merge_and_unload", None)):  # PEFT has put layers of its own in
+        return "model.merge_and_unload()"
+    path = next((path for path, part in _parts(model) if known(part)), None)
+    if path is None:
+        return None
+    plain = all(name.isidentifier() for name in path.split("."))
+    return f"model.{path}" if plain else f"model.get_submodule({path!r})"
+
+
+def _parts(model: object) -> Iterator[tuple[str, nn.Module]]:
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        yield from ((path, part) for path, part in model.named_modules() if path)
+        return
+    for name, part in getattr(model, "__dict__", {}).items():  # timm's ModelEma is no module
+        if isinstance(part, nn.Module):
+            yield name, part
