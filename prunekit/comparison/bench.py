@@ -16,6 +16,7 @@ from ..errors import (
     CriterionError,
     ParityError,
     RepairError,
+    TamperedError,
     TrainingError,
 )
 from ..inputs.data import batches
@@ -49,7 +50,8 @@ class Bench:
         """Run one cell, just as `prunekit run` would.
 
         A budget that cannot be had is a result too, and so is what else a cell's own choices lead
-        to; whatever goes wrong besides is the caller's business.
+        to. Whatever goes wrong besides is the caller's business, who must not go on with this
+        bench.
 
         Args:
             cell: Which.
@@ -58,6 +60,8 @@ class Bench:
         began = time.perf_counter()
         try:
             result = self._prune(cell, on_step)
+        except TamperedError:  # no finding: what cells share may be spoilt
+            raise
         except FINDINGS as error:
             none = np.zeros(0, bool)
             return self._record(cell, began, problem=str(error), correct=none, dense_correct=none)
