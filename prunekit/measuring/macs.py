@@ -58,7 +58,7 @@ class _Counter(Shapes):  # type: ignore[no-untyped-call]
     """Adds up what torch's formulas say of every operation, place by place."""
 
     def __init__(self, model: nn.Module):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops: dict[Place, int] = {}
         self._weights = {
             parameter.untyped_storage()._cdata: name

@@ -1,6 +1,6 @@
-"""trace: the only file that knows torch-pruning.
+"""trace: the only file that imports torch-pruning.
 
-Its dependency graph is asked once, on the meta device, which dimensions are coupled and
+Its dependency graph is built once, on the meta device, and says which dimensions are coupled and
 where; from then on everything is index arithmetic on tensors.
 """
 
@@ -22,6 +22,7 @@ from ..adapters.base import Adapter
 from ..axis import AUX, Axis, AxisSpec, Member
 from ..errors import AdapterError
 from .copies import BATCH_NORMS
+from .coupling import Coupling, coupled
 from .running import dry_run, reason
 from .shapes import Shapes
 
@@ -120,25 +121,20 @@ class _Graph:
         start = pruner.prune_out_channels if spec.side == "out" else pruner.prune_in_channels
         channels = layer.weight.shape[0 if spec.side == "out" else 1]
         slice_of = _slice_of_channel(spec, channels)
-        group = self._group(layer, start, channels)
         found = _Found(spec)
-        for item in group:
+        try:
+            items = coupled(self._graph.module2node[layer], start, channels)
+        except Exception as error:  # of torch-pruning's mappings
+            raise AdapterError(
+                f"Axis {spec.name!r} cannot be followed from layer {spec.layer!r} "
+                f"({reason(error)}); describe it by ties alone, without a layer."
+            ) from error
+        for item in items:
             self._add(found, item, slice_of)
         return found
 
-    def _group(self, layer: nn.Module, start: Any, channels: int) -> Any:
-        """Ask for everything coupled with all channels of a layer."""
-        # Every query revises the index maps of all known nodes, although the model is the same
-        # as when the graph was built; let it know of the one node where the query starts.
-        known = self._graph.module2node
-        self._graph.module2node = {layer: known[layer]}
-        try:
-            return self._graph.get_pruning_group(layer, start, list(range(channels)))
-        finally:
-            self._graph.module2node = known
-
-    def _add(self, found: _Found, item: Any, slice_of: Tensor) -> None:
-        target, handler = item.dep.target, item.dep.handler
+    def _add(self, found: _Found, item: Coupling, slice_of: Tensor) -> None:
+        target, handler = item.target, item.handler
         # Where a layer has the last word, torch-pruning adds no node for the output.
         last = not target.outputs or target.grad_fn in self._ends
         inward = handler.__name__.endswith("in_channels")
@@ -150,7 +146,7 @@ class _Graph:
         dims = self._dims(found.spec, target.module, handler)
         if not dims:
             return
-        index = _gather(torch.tensor(item.idxs), slice_of[torch.tensor(item.root_idxs)], found.spec)
+        index = _gather(item.positions.here, slice_of[item.positions.root], found.spec)
         for key in dims:
             found.tensors[key] = index
         if _is_norm(target.module):  # even one without parameters
@@ -200,7 +196,7 @@ def _built(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Any, set[object
     outputs: list[Tensor] = []
 
     def run(model: nn.Module, inputs: Tensor) -> list[Tensor]:
-        with Shapes():
+        with Shapes():  # type: ignore[no-untyped-call]
             leaves = tree_leaves(model(inputs))
         outputs.extend(x for x in leaves if isinstance(x, Tensor) and x.grad_fn is not None)
         return outputs

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+MOST = 10_000  # operations to remember; a large model has a few hundred
 
 Kind = tuple[torch.Size, tuple[int, ...], torch.dtype]  # all that matters of a meta tensor
 
@@ -21,9 +23,7 @@ class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     But a model does the same things in every block.
     """
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._known: dict[Hashable, list[Kind]] = {}
+    _known: ClassVar[dict[Hashable, list[Kind]]] = {}  # nothing but shapes matters to shapes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -46,6 +46,8 @@ class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _remember(self, key: Hashable, result: object) -> None:
         tensors = result if isinstance(result, tuple) else (result,)
+        if len(self._known) >= MOST:
+            self._known.clear()
         with suppress(_Unknown):
             self._known[key] = [_kind(tensor) for tensor in tensors]
 
