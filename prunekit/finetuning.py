@@ -22,11 +22,12 @@ from .artifact import (
 )
 from .errors import DataError, TrainingError
 from .inputs.architectures import build
-from .inputs.data import Data, batches, open_data
+from .inputs.data import Data, batches
 from .inputs.device import find_device
 from .inputs.feed import InputSpec
 from .keywords import with_keywords
 from .measuring.accuracy import EVAL_BATCH, accuracy
+from .provision import images_for
 from .recovery import recipes
 from .recovery.recipes import Recipe
 from .recovery.training import Trained, train_
@@ -190,14 +191,11 @@ def _images(
     data: str | None,
     data_dir: str | Path | None,
 ) -> Data:
-    name = data or report["recipe"]["data"]
-    if name is None:
-        raise DataError(f"{source} was made without data; name some with --data.")
-    images = open_data(name, model, data_dir)
+    images = images_for(report, source, model, data, data_dir)
     if images.calibration is None:
         raise DataError(
-            f"{name} has no training images; expected a folder with a train folder in it, beside "
-            "val or test."
+            f"{images.name} has no training images; expected a folder with a train folder in it, "
+            "beside val or test."
         )
     return images
 

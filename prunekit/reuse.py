@@ -9,7 +9,9 @@ from pathlib import Path
 from .artifact import load, read_report
 from .errors import RequestError
 from .inputs.architectures import is_known
+from .inputs.datasets import DATASETS
 from .inputs.device import find_device
+from .provision import size_of
 from .request import Request
 
 
@@ -28,6 +30,10 @@ def reopened(request: Request) -> Request:
             f"weights is {request.weights!r}, but {name!r} is a saved model that has its own; "
             "leave them out, or name an architecture."
         )
+    report = read_report(Path(name))
+    data = request.data
+    if data is None and report["recipe"]["data"] in DATASETS:
+        data = report["recipe"]["data"]
+    size = request.img_size or size_of(report)
     model = load(name).to(find_device(request.device))
-    data = request.data or read_report(Path(name))["recipe"]["data"]
-    return replace(request, model=model, data=data)
+    return replace(request, model=model, data=data, img_size=size)

@@ -20,7 +20,7 @@ FLOORS = (
     {"cutting", "weights"},
     {"recovery"},
     {"result", "request"},
-    {"pruning", "artifact"},
+    {"pruning", "artifact", "provision"},
     {"reuse"},
     {"engine"},
     {"finetuning", "evaluate", "report", "testing", "comparison"},
