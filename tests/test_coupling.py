@@ -21,7 +21,7 @@ def assert_walks_agree(graph, layer, cut, channels):
     theirs = graph.get_pruning_group(layer, cut, list(range(channels)))
     ours = coupled(graph.module2node[layer], cut, channels)
     assert len(ours) == len(theirs)
-    for found, (step, idxs) in zip(ours, theirs, strict=True):
+    for found, (step, _) in zip(ours, theirs, strict=True):
         assert (found.target, found.handler) == (step.target, step.handler)
     for found, item in zip(ours, theirs, strict=True):
         expected = Positions(torch.tensor(item.idxs), torch.tensor(item.root_idxs))
