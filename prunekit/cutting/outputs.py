@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path
@@ -33,8 +36,7 @@ def outputs_of(model: nn.Module, example: Tensor) -> Outputs:
         model, x = model.eval(), x.float() if x.is_floating_point() else x
     else:
         model, x = in_float32(model, example[:1])
-    # TensorFloat-32, which CUDA convolutions use unless told otherwise, keeps three digits.
-    with torch.backends.cudnn.flags(allow_tf32=False), without_checkpointing(model):
+    with _all_digits(), without_checkpointing(model):
         output = model(x)
     found = {
         f"output{keystr(path)}": leaf.float()
@@ -48,3 +50,16 @@ def outputs_of(model: nn.Module, example: Tensor) -> Outputs:
             "dictionary."
         )
     return found
+
+
+@contextmanager
+def _all_digits() -> Iterator[None]:
+    """Keep TensorFloat-32 and bfloat16, which keep three digits, out of float32 products."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        # `flags` would switch cuDNN off unless told otherwise.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
