@@ -141,7 +141,7 @@ class _Graph:
         if isinstance(target.module, tp.ops._OutputOp) or (last and not inward):
             raise AdapterError(
                 f"Axis {found.spec.name!r} reaches the model's output, whose size must not change; "
-                "declare another axis."
+                f"leave it out with --exclude {found.spec.name!r}."
             )
         dims = self._dims(found.spec, target.module, handler)
         if not dims:
