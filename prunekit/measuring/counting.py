@@ -19,11 +19,13 @@ class Latency:
     Attributes:
         median: Milliseconds.
         low, high: Quartiles, milliseconds.
+        repeats: How many passes they are of; None in older reports.
     """
 
     median: float
     low: float
     high: float
+    repeats: int | None = None
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,13 @@ def weightless(model: M, example: Tensor) -> tuple[M, Tensor]:
     Raises:
         AdapterError: The model cannot be copied, see `copy_with`.
     """
-    shell = copy_with(model, lambda _, tensor: torch.empty_like(tensor, device="meta"))
+    shell = copy_with(model, lambda _, tensor: _meta(tensor))
     for module in shell.modules():
         for name, value in vars(module).items():
             if isinstance(value, Tensor):  # neither a parameter nor a buffer, so it is still real
                 vars(module)[name] = _meta(value)
     switch_off_(shell)
-    return shell.float(), _meta(example)
+    return shell, _meta(example)
 
 
 def in_float32(model: M, example: Tensor) -> tuple[M, Tensor]:
@@ -70,16 +70,17 @@ def in_float32(model: M, example: Tensor) -> tuple[M, Tensor]:
     Raises:
         AdapterError: The model cannot be copied, see `copy_with`.
     """
-    device = next(model.parameters()).device
-    copied = copy_with(model, lambda _, tensor: tensor).float().eval()
+    copied = copy_with(model, lambda _, tensor: _float(tensor)).eval()
     switch_off_(copied)
-    inputs = example.to(device)
-    return copied, inputs.float() if inputs.is_floating_point() else inputs
+    return copied, _float(example.to(next(model.parameters()).device))
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _meta(tensor: Tensor) -> Tensor:
-    shape = torch.empty_like(tensor, device="meta")
-    return shape.float() if shape.is_floating_point() else shape
+    return _float(torch.empty_like(tensor, device="meta"))
 
 
 def _module(module: M, memo: dict[int, Any], path: str) -> M:
@@ -100,7 +101,10 @@ def _module(module: M, memo: dict[int, Any], path: str) -> M:
         return _deep(module, memo, module, path, "")  # type: ignore[no-any-return]
     memo.setdefault(id(memo), []).append(state)  # or another object might get its identity
     made = memo[id(module)] = cls.__new__(cls)
-    copied = {key: _value(each, memo, module, path, key) for key, each in state.items()}
+    copied = {
+        key: each if type(each) in ATOMS else _value(each, memo, module, path, key)
+        for key, each in state.items()
+    }
     made.__setstate__(copied)  # type: ignore[no-untyped-call]
     return made
 
