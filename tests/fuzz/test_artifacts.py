@@ -16,7 +16,7 @@ from .strategies.damage import copy, renew
 
 @amounts
 def test_a_damaged_artifact_is_refused_or_does_what_it_did(scene, amount):
-    fuzz(artifacts(), lambda case: examine(scene, case), amount, few=30)
+    fuzz(artifacts(), lambda case: examine(scene, case), amount, few=24)
 
 
 @pytest.mark.parametrize("masked", [False, True])

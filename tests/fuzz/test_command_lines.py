@@ -13,11 +13,11 @@ from .strategies.command_lines import command_lines
 
 @amounts
 def test_every_command_line_ends_in_order(scene, amount):
-    fuzz(command_lines(), lambda line: examine(scene, line), amount, few=20)
+    fuzz(command_lines(), lambda line: examine(scene, line), amount, few=15)
 
 
 @pytest.mark.parametrize(
-    "line", [["run"], ["list"], ["show", "none"], ["compare", "--ratio", "x"], ["list", "\x1b[31m"]]
+    "line", [["run"], ["list"], ["compare", "--ratio", "x"], ["list", "\x1b[31m"]]
 )
 def test_the_sandbox_tells_what_a_process_of_its_own_tells(scene, line):
     command = [sys.executable, "-m", "prunekit", *line]

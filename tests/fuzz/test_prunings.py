@@ -7,4 +7,4 @@ from .strategies.prunings import prunings
 
 @amounts
 def test_a_pruning_keeps_its_promises_and_is_loaded_as_it_was_saved(scene, amount):
-    fuzz(prunings(), lambda case: examine(scene, case), amount, few=12)
+    fuzz(prunings(), lambda case: examine(scene, case), amount, few=10)

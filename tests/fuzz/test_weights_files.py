@@ -7,4 +7,4 @@ from .strategies.weights import files
 
 @amounts
 def test_a_weights_file_is_taken_as_meant_or_refused(scene, amount):
-    fuzz(files(), lambda case: examine(scene, case), amount, few=10)
+    fuzz(files(), lambda case: examine(scene, case), amount, few=6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from ..strategies.command_lines import IMAGES, Line
 
 SAVED = {"model.safetensors", "plan.json", "report.json"}
 LATE = 0.7  # of the time of a whole run
-FULL = re.compile(r"cannot write|space|output", re.IGNORECASE)
 
 # What no value of an option can be, wherever it is given.
 RANGES: dict[str, Callable[[float], bool]] = {
@@ -71,7 +69,9 @@ def _refused(
     after: dict[str, tuple[int, ...]],
 ) -> Outcome | None:
     changed = _changed(before, after)
-    if changed:
+    # A training run that went wrong on its way may keep what it has.
+    kept = "loss" in ran.err and all(".training" in name for name in changed)
+    if changed and not kept:
         names = ", ".join(changed[:4])
         return Outcome("leftovers", f"{words[0]}", f"{names} after: {ran.err.strip()[-200:]}")
     # Training may fail late for good reasons.

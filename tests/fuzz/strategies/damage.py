@@ -117,7 +117,7 @@ def edits(named: st.SearchStrategy[Edit], names: tuple[str, ...]) -> st.SearchSt
     path = st.lists(st.integers(0, 30), min_size=1, max_size=6).map(tuple)
     how = st.sampled_from(["set", "set", "set", "drop", "add"])
     anywhere = st.builds(Edit, st.sampled_from(names), path, st.sampled_from(VALUES), how)
-    return st.one_of(named, anywhere)
+    return st.one_of(named, named, anywhere)
 
 
 def inflict(damage: Damage, root: Path, marker: Path) -> bool:

@@ -120,6 +120,8 @@ class Repair:
     @property
     def wrong(self) -> bool:
         """Whether it must be refused; what it is given is its own, so it may write there."""
+        if self.dtype == "float64" and self.returns in ("huge", "huge-bias"):
+            return False  # which float64 can hold
         bent = self.signature not in (None, "varargs")
         product = self.product not in (None, "right")
         return bool(self.raises or self.returns or bent or product) or self.needs != "moments"
@@ -151,7 +153,7 @@ def criteria() -> st.SearchStrategy[Criterion]:
 def repairs() -> st.SearchStrategy[Repair]:
     """Return repairs."""
     pick = st.sampled_from
-    by_name, dtype = st.booleans(), pick(["float32", "float32", "float64", "bfloat16"])
+    by_name, dtype = st.booleans(), pick(["float32"] * 4 + ["float64", "bfloat16"])
     return st.one_of(
         st.builds(Repair, raises=pick(sorted(EXCEPTIONS)), by_name=by_name),
         st.builds(Repair, returns=pick(REPAIR_RETURNS), dtype=dtype),
