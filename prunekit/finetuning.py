@@ -29,8 +29,8 @@ from .measuring.accuracy import EVAL_BATCH, accuracy
 from .recovery import recipes
 from .recovery.recipes import Recipe
 from .recovery.training import Epoch, Trained, Update, train_
-from .recovery.training.checkpoint import finish
 from .recovery.training.history import CURVE, HISTORY
+from .recovery.training.place import finish
 from .recovery.training.setting import check_installed, rank
 from .weights.zeros import count
 

@@ -13,13 +13,13 @@ from ...inputs.data import Images
 from ..recipes import Recipe, settings_of
 from . import images as pictures
 from .chance import preserved
-from .checkpoint import claim
 from .failures import memory_explained
 from .history import Epoch, Trained, Update
 from .loop import Run, Told
 from .parts import prepare
+from .place import claimed
 from .setting import accelerator as accelerator_for
-from .setting import check_installed, together
+from .setting import check_installed
 
 
 def train_(
@@ -81,10 +81,6 @@ def train_(
     if tracker and workdir is None:
         raise TrainingError(f"The tracker {tracker!r} needs a place to write to; pass workdir.")
     with accelerator_for(recipe, device, tracker, workdir) as accelerator, preserved():
-        if workdir is not None:
-            place, plain = workdir, {**settings_of(recipe), **(settings or {}), "seed": seed}
-            plain["images"] = len(images)  # type: ignore[arg-type]
-            together(accelerator, lambda: claim(place, plain, resume))
         parts = prepare(
             model,
             images,
@@ -96,11 +92,15 @@ def train_(
             masks or {},
         )
         told = Told(on_update, on_epoch, should_stop)
-        run = Run(parts, told, workdir, checkpoint_seconds=60 * checkpoint_minutes)
-        if accelerator.is_main_process and tracker:
-            accelerator.init_trackers("prunekit", config=settings_of(recipe))
-        with memory_explained(recipe, accelerator.num_processes):
-            trained = run()
+        plain = {**settings_of(recipe), **(settings or {}), "seed": seed}
+        plain["images"] = len(images)  # type: ignore[arg-type]
+        # Only now: what was refused until here must not stand in the way of the next run.
+        with claimed(accelerator, workdir, plain, resume):
+            run = Run(parts, told, workdir, checkpoint_seconds=60 * checkpoint_minutes)
+            if accelerator.is_main_process and tracker:
+                accelerator.init_trackers("prunekit", config=settings_of(recipe))
+            with memory_explained(recipe, accelerator.num_processes):
+                trained = run()
     model.load_state_dict(run.progress.best)
     model.eval()
     return trained
