@@ -31,8 +31,8 @@ from .provision import images_for
 from .recovery import recipes
 from .recovery.recipes import Recipe
 from .recovery.training import Trained, train_
-from .recovery.training.checkpoint import finish
 from .recovery.training.history import CURVE, HISTORY
+from .recovery.training.place import finish
 from .recovery.training.session import Keywords, Session
 from .recovery.training.setting import rank
 from .weights.zeros import count

@@ -115,6 +115,7 @@ def opened(directory: str | Path) -> Iterator[Stored]:
         plain = json.loads(content)  # not `report`, where whole numbers have become floats
         if plain.pop("sha256", None) != digest_of(plain):
             raise _altered(directory / REPORT)
+        report.pop("sha256", None)  # which is none of what was measured
         stored = Stored(directory, files, report)
         stored.check_records()
         yield stored

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Le
 
-from ...errors import ArtifactError, PruneError
-from ...files.reading import parse
+from ...errors import ArtifactError, PruneError, TrainingError
+from ...files.reading import parse, reason
 from ...files.stored import CURVE, HISTORY
 
 __all__ = ["CURVE", "HISTORY", "Epoch", "Trained", "Update", "epochs", "lines", "replace_file"]
@@ -125,7 +125,17 @@ def epochs(
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the new one at any moment."""
+    """Write a file that is either the old one or the new one at any moment.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, "utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise TrainingError(
+            f"Cannot write {str(path)!r} ({reason(error)}); make room there, then add --resume to "
+            "go on from the last checkpoint."
+        ) from error
