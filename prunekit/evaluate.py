@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .artifact import load, read_report
+from .artifact import load, read_plan, read_report
 from .inputs.data import batches
 from .inputs.device import find_device
 from .measuring.accuracy import EVAL_BATCH, accuracy
@@ -38,7 +38,9 @@ def evaluate(
         DataError: There are no images, or none were named.
     """
     on_step("load")
-    target, report = find_device(device), read_report(Path(directory))
+    target = find_device(device)
+    read_plan(Path(directory))  # makes sure that all files are what was saved
+    report = read_report(Path(directory))
     data_named(report, directory, data)  # before the model is built
     model = load(directory).to(target)
     images = images_for(report, directory, model, data, data_dir)

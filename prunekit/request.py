@@ -266,7 +266,9 @@ def _shown(value: object) -> str:
 
 def _check_numbers(request: Request) -> None:
     if not 1 <= request.steps <= MOST_STEPS:
-        raise BudgetError(f"Asked for {request.steps} steps; expected 1 to {MOST_STEPS}.")
+        raise BudgetError(
+            f"Asked for {request.steps} steps; expected 1 or more, and at most {MOST_STEPS}."
+        )
     if request.calibration < 1:
         raise DataError(f"Asked for {request.calibration} calibration images; expected 1 or more.")
     if not 0 <= request.seed < SEEDS:

@@ -15,6 +15,7 @@ from ..errors import (
     BudgetError,
     CriterionError,
     ParityError,
+    PruneError,
     RepairError,
     TamperedError,
     TrainingError,
@@ -39,6 +40,15 @@ Step = Callable[[str], None]
 FINDINGS = (AdapterError, BudgetError, CriterionError, ParityError, RepairError, TrainingError)
 
 
+def _is_crash(error: PruneError) -> bool:
+    """Whether a plug-in failed in a way that says nothing about its cell.
+
+    It may have run out of memory, or have spoilt what cells share.
+    """
+    of_plugin = isinstance(error, CriterionError | RepairError)
+    return isinstance(error, TamperedError) or (of_plugin and error.__cause__ is not None)
+
+
 class Bench:
     """Where the cells of one process are run."""
 
@@ -60,9 +70,9 @@ class Bench:
         began = time.perf_counter()
         try:
             result = self._prune(cell, on_step)
-        except TamperedError:  # no finding: what cells share may be spoilt
-            raise
         except FINDINGS as error:
+            if _is_crash(error):
+                raise
             none = np.zeros(0, bool)
             return self._record(cell, began, problem=str(error), correct=none, dense_correct=none)
         on_step("scoring memory")
