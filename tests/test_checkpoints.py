@@ -19,7 +19,7 @@ from torch import nn
 
 from prunekit.engine import prune
 from prunekit.errors import PruneError
-from prunekit.inputs.architectures import Built, build
+from prunekit.inputs.architectures import Architecture, Built, build
 from prunekit.inputs.checkpoints import NESTS, read_checkpoint
 from prunekit.inputs.prefixes import PREFIXES
 
@@ -250,11 +250,21 @@ class TestClassifier:
         assert built.model.num_classes == 0
         assert built.warnings == ("Left out the classifier of vit_micro, which is for 10 classes.",)
 
-    def test_a_huge_classifier_costs_no_memory(self, saved, tmp_path):
-        small = {**state(), "head.bias": torch.zeros(2**20)}
-        assert "head.weight is (7, 64), expected (1048576, 64)" in refusal(saved(small))
-        huge = {**state(), "head.bias": torch.zeros(1).expand(2**40)}
-        assert "head.bias" in refusal(saved(huge))
+    def test_a_huge_classifier_is_refused_before_anything_is_allocated(self, saved, monkeypatch):
+        made = []
+        build_ = Architecture.build
+        monkeypatch.setattr(
+            Architecture, "build", lambda self: made.append(build_(self)) or made[-1]
+        )
+        file = saved({**state(), "head.bias": torch.zeros(2**20)})
+        assert "head.weight is (7, 64), expected (1048576, 64)" in refusal(file)
+        assert made
+        assert all(parameter.is_meta for model in made for parameter in model.parameters())
+
+    def test_a_bias_of_fewer_values_than_it_claims_is_refused(self, saved):
+        file = saved({**state(), "head.bias": torch.zeros(1).expand(2**40)})
+        assert "head.bias of" in (said := refusal(file))
+        assert "is expanded from fewer values" in said
 
 
 class TestInputs:
