@@ -207,7 +207,8 @@ def _dense(source: Path, plan: Mapping[str, Any], report: Mapping[str, Any]) -> 
     if reason is not None:
         raise TrainingError(f"The dense model of {source} cannot teach: {reason}.")
     named = "pretrained" if weights in ("pretrained", "zoo") else weights
-    return build(architecture["name"], named).model
+    args = None if architecture["card"] else architecture["args"]
+    return build(architecture["name"], named, args=args).model
 
 
 def _after(report: Mapping[str, Any], model: nn.Module, images: Data) -> dict[str, Any]:

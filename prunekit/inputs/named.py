@@ -11,10 +11,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..errors import ArtifactError, PruneError
-from .architectures import Architecture
+from .architectures import ARGUMENTS, Architecture
 
 Shape = tuple[int, ...]
-ARGUMENTS = {"num_classes", "in_chans", "img_size"}  # that prunekit passes to timm's factory
 # Parameters that are registered while a model is built: more than it has in the end, where timm
 # puts one layer in the place of another.
 TRIES, SPARE_TRIES = 4, 1000
