@@ -13,6 +13,7 @@ last two files and its own, so that none can change alone.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from .adapters import ADAPTERS
 from .adapters.base import Adapter
 from .axis import Axis
 from .cutting.shrink import shrunk
-from .errors import ArtifactError, WeightsError
+from .errors import ArtifactError, DataError, WeightsError
 from .files.plan import PlanFile
 from .files.replacing import replacing, settled
 from .files.report import Report
@@ -50,6 +51,7 @@ from .files.stored import (
 from .files.tensors import shapes
 from .inputs.architectures import Architecture
 from .inputs.checkpoints import fill
+from .inputs.datasets import DATASETS
 from .inputs.feed import InputSpec
 from .inputs.named import build_named, explained
 from .measuring.provenance import versions
@@ -287,6 +289,31 @@ def read_history(directory: str | Path) -> list[dict[str, Any]]:
     with opened(directory) as stored:
         found = epochs(stored.history(), str(stored.directory / HISTORY))
     return [asdict(epoch) for epoch in found]
+
+
+def data_of(directory: str | Path, report: Mapping[str, Any], asked: str | None) -> str:
+    """Return which data set an artifact is looked at with, whoever it is from.
+
+    Args:
+        directory: The artifact.
+        report: What it says.
+        asked: What the user named, if anything; a folder is used only then, since an artifact from
+            elsewhere could name any.
+
+    Raises:
+        DataError: There is nothing to use unasked.
+    """
+    known = report["recipe"]["data"]
+    if asked is not None:
+        return asked
+    if known is None:
+        raise DataError(f"{directory} was made without data; name some with --data.")
+    if known not in DATASETS:
+        raise DataError(
+            f"{directory} says that its data is the folder {known!r}, and a folder that only a "
+            f"file names is not read; if that is right, add --data {shlex.quote(known)}."
+        )
+    return str(known)
 
 
 def check_writable(directory: str | Path) -> Path:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .artifact import load, read_report
-from .errors import DataError
+from .artifact import data_of, open_artifact
 from .inputs.data import batches, open_data
 from .inputs.device import find_device
 from .measuring.accuracy import EVAL_BATCH, accuracy
@@ -25,7 +24,8 @@ def evaluate(
 
     Args:
         directory: The artifact.
-        data: A named data set or an image folder; what the report names unless given.
+        data: A named data set or an image folder; the named one of the report unless
+            given. A folder that only the report names is not read.
         data_dir: Where the full Fashion-MNIST lies.
         device: `auto`, `cpu` or `cuda`.
         on_step: Called with the name of each step as it starts.
@@ -38,11 +38,11 @@ def evaluate(
         DataError: There are no images, or none were named.
     """
     on_step("load")
-    model = load(directory).to(find_device(device))
-    data = data or read_report(Path(directory))["recipe"]["data"]
-    if data is None:
-        raise DataError(f"{directory} was made without data; name some with --data.")
-    images = open_data(data, model, data_dir)
+    where = find_device(device)
+    artifact = open_artifact(directory)
+    name = data_of(directory, artifact.report, data)
+    model = artifact.model.to(where)
+    images = open_data(name, model, data_dir)
     on_step("evaluate")
     top1, top5, count = accuracy(model, batches(images.test, EVAL_BATCH))
     return {"data": images.name, "top1": top1, "top5": top5, "images": count}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .adapters.base import Adapter
 from .artifact import (
     check_writable,
+    data_of,
     load,
     masks_of,
     read_plan,
@@ -183,9 +184,7 @@ def _images(
     data: str | None,
     data_dir: str | Path | None,
 ) -> Data:
-    name = data or report["recipe"]["data"]
-    if name is None:
-        raise DataError(f"{source} was made without data; name some with --data.")
+    name = data_of(source, report, data)
     images = open_data(name, model, data_dir)
     if images.calibration is None:
         raise DataError(
