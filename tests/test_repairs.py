@@ -596,6 +596,39 @@ def test_wrong_weights_are_refused():
         wild(example_layer())
 
 
+def times(factor):
+    return Repair("big", lambda layer: (layer.weight * factor, layer.bias))
+
+
+def mixing(value):
+    """Return a repair that mixes queries and keys by one value, and refits nothing."""
+
+    def mixed(product):
+        return (torch.full((len(product.kept), len(product.keys)), value, dtype=torch.float64),) * 2
+
+    return Repair("big", lambda layer: (layer.weight, layer.bias), product=mixed)
+
+
+@pytest.mark.parametrize(
+    ("repair", "dtype", "message"),
+    [
+        (times(1e300), torch.float32, "in float32"),
+        (times(1e6), torch.float16, "in float16"),
+        (mixing(torch.nan), torch.float32, "head 0' NaN or infinite"),
+        (mixing(1e300), torch.float32, "attn.qkv' NaN or infinite in float32"),
+    ],
+    ids=["float32", "float16", "NaN in a mixture", "a large mixture"],
+)
+def test_what_is_not_finite_in_the_model_is_never_written(repair, dtype, message):
+    model, _, axes = traced("vit")
+    model, adapter = copy.deepcopy(model).to(dtype), adapter_of("vit")
+    plan = random_plan(axes, 0.4)
+    small = shrunk(model, axes, plan, adapter).eval()
+    with pytest.raises(RepairError, match=rf"'big' \(test_repairs.*{message}"):
+        repair_(small, model, axes, plan, repair, adapter.blocks(model), images("vit"))
+    assert all(p.isfinite().all() for p in small.parameters())
+
+
 def _adds_one_with_or_without_a_bias(layer):
     return layer.weight + 1, layer.bias
 
