@@ -614,7 +614,7 @@ def mixing(value):
     [
         (times(1e300), torch.float32, "in float32"),
         (times(1e6), torch.float16, "in float16"),
-        (mixing(torch.nan), torch.float32, "head 0' NaN or infinite"),
+        (mixing(torch.nan), torch.float32, r"head \d' NaN or infinite"),
         (mixing(1e300), torch.float32, "attn.qkv' NaN or infinite in float32"),
     ],
     ids=["float32", "float16", "NaN in a mixture", "a large mixture"],
