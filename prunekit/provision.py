@@ -35,8 +35,8 @@ def data_named(report: Mapping[str, Any], where: str | Path, given: str | Path |
         raise DataError(f"{where} was made without data; name some with --data.")
     if name not in DATASETS:
         raise DataError(
-            f"{where} says that its data is the folder {name!r}, and a folder that only a file names "
-            f"is not read; if that is right, add --data {shlex.quote(name)}."
+            f"{where} says that its data is the folder {name!r}, and a folder that only a file "
+            f"names is not read; if that is right, add --data {shlex.quote(name)}."
         )
     return str(name)
 

@@ -218,6 +218,34 @@ def test_activations_need_no_labels():
         assert torch.equal(one.voters[0].inputs.mean, other.voters[0].inputs.mean)
 
 
+@pytest.mark.parametrize("bare", [True, False])
+def test_batches_may_be_images_alone(bare):
+    model, images, axes = traced("vit")
+    expected = gather("activations", model, axes, [(images, None)])
+    found = gather("activations", model, axes, [images if bare else [images]])
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one.voters[0].inputs.mean, other.voters[0].inputs.mean)
+
+
+@pytest.mark.parametrize("gatherer", [gather_gradients, gather_squared_gradients])
+@pytest.mark.parametrize("unlabelled", [lambda x: x, lambda x: [x], lambda x: (x, None)])
+def test_gradients_need_labels_and_say_so(gatherer, unlabelled):
+    model, images, axes = traced("vit")
+    with pytest.raises(DataError, match=r"have no labels, which gradients need; give them labels"):
+        gatherer(model, axes, [unlabelled(images)])
+
+
+@pytest.mark.parametrize("gatherer", GATHERERS)
+def test_models_that_return_more_than_logits_are_scored_alike(gatherer):
+    model, example = toy("vit")
+    axes = axes_of(model, example)
+    expected = CRITERION_OF[gatherer](gatherer(model, axes, [images_of("vit")]))
+    plain = model.forward
+    model.forward = lambda x: {"logits": plain(x), "extra": None}
+    found = CRITERION_OF[gatherer](gatherer(model, axes, [images_of("vit")]))
+    assert all(map(torch.equal, expected, found))
+
+
 # --- what all have in common -----------------------------------------------------------
 
 

@@ -281,6 +281,37 @@ def test_of_one_image_nothing_is_concluded():
     assert torch.equal(bias, layer.bias)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "all"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_few_images_are_enough_to_run(family, count, kind):
+    *_, gains = repaired(family, kind, data=[images(family)[0][0][:count]])
+    assert gains
+    for name, gain in gains.items():
+        assert 0 <= gain.after < 1e3, name
+
+
+def test_few_images_in_a_real_model_are_enough_to_run():
+    result = prune("vit_micro", "magnitude", 0.5, repair="lstsq", calibration=3)
+    assert all(p.isfinite().all() for p in result.model.parameters())
+
+
+def test_directions_that_rounding_makes_negative_count_as_empty():
+    layer = example_layer()
+    values, vectors = torch.linalg.eigh(layer.covariance)
+    assert values.argmin() == 0
+    negative = values.clone()
+    negative[:3] = -1e-3 * values.mean()
+    covariances = ((vectors * v) @ vectors.T for v in (negative, negative.clamp(min=0)))
+    found, expected = (replace(layer, covariance=c) for c in covariances)
+    ridge = LSTSQ.configure(ridge=1e-4)
+    assert torch.linalg.cholesky_ex(found.covariance)[1]  # it is not positive definite
+    missing = expected.cross - expected.weight @ found.covariance
+    penalised = expected.covariance + 1e-4 * found.covariance.diagonal().mean() * torch.eye(8)
+    change = torch.linalg.solve(penalised, missing.T).T
+    torch.testing.assert_close(ridge(found)[0], layer.weight + change)
+
+
 def test_moments_do_not_depend_on_batches_and_survive_a_large_mean():
     generator = torch.Generator().manual_seed(0)
     x = 1000 + 0.01 * torch.randn(64, 5, generator=generator)
@@ -563,6 +594,39 @@ def test_wrong_weights_are_refused():
     wild = Repair("wild", lambda layer: (layer.weight / 0, layer.bias))
     with pytest.raises(RepairError, match=r"'wild'.*NaN or infinite"):
         wild(example_layer())
+
+
+def times(factor):
+    return Repair("big", lambda layer: (layer.weight * factor, layer.bias))
+
+
+def mixing(value):
+    """Return a repair that mixes queries and keys by one value, and refits nothing."""
+
+    def mixed(product):
+        return (torch.full((len(product.kept), len(product.keys)), value, dtype=torch.float64),) * 2
+
+    return Repair("big", lambda layer: (layer.weight, layer.bias), product=mixed)
+
+
+@pytest.mark.parametrize(
+    ("repair", "dtype", "message"),
+    [
+        (times(1e300), torch.float32, "in float32"),
+        (times(1e6), torch.float16, "in float16"),
+        (mixing(torch.nan), torch.float32, r"head \d' NaN or infinite"),
+        (mixing(1e300), torch.float32, "attn.qkv' NaN or infinite in float32"),
+    ],
+    ids=["float32", "float16", "NaN in a mixture", "a large mixture"],
+)
+def test_what_is_not_finite_in_the_model_is_never_written(repair, dtype, message):
+    model, _, axes = traced("vit")
+    model, adapter = copy.deepcopy(model).to(dtype), adapter_of("vit")
+    plan = random_plan(axes, 0.4)
+    small = shrunk(model, axes, plan, adapter).eval()
+    with pytest.raises(RepairError, match=rf"'big' \(test_repairs.*{message}"):
+        repair_(small, model, axes, plan, repair, adapter.blocks(model), images("vit"))
+    assert all(p.isfinite().all() for p in small.parameters())
 
 
 def _adds_one_with_or_without_a_bias(layer):

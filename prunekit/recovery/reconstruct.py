@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..axis import Axis
 from ..planning.left import positions_left
 from ..planning.plan import Plan
 from ..repairs.base import Layer, Product, Repair
+from ..statistics.common import Images, precise
 from ..statistics.covariance import Covariance, ProductCovariance, can_unfold, patches, rows
 from ..statistics.walk import Walk
 
@@ -38,7 +39,7 @@ def repair_(
     plan: Plan,
     repair: Repair,
     blocks: Sequence[str],
-    images: Iterable[tuple[Tensor, Tensor]],
+    images: Images,
 ) -> dict[str, Repaired]:
     """Repair every layer that lost inputs, in the order of execution, and maybe what follows.
 
@@ -49,7 +50,7 @@ def repair_(
         plan: What did.
         repair: Computes the new weights of one layer.
         blocks: Modules that run one after the other, see `Adapter.blocks`.
-        images: Calibration images; read several times, labels are not looked at.
+        images: Batches of calibration images; read several times, labels are not looked at.
 
     Returns:
         What each layer gained, in order.
@@ -157,7 +158,8 @@ def _layer(
             inputs = patches(job.small, left)
         else:
             inputs = patches(job.dense, x)[:, job.inputs.to(x.device)]
-        moments.add(inputs, rows(job.dense, y) @ target.T.to(y.dtype), count)
+        outputs = precise(rows(job.dense, y))
+        moments.add(inputs, outputs @ target.T.to(outputs.dtype), count)
     halves = tuple(Layer(job.name, weight, bias, *moments.finish(half)) for half in (0, 1))
     both = Layer(job.name, weight, bias, *moments.finish(0, 1))
     return replace(both, halves=halves) if all(moments.samples) else both

@@ -18,6 +18,7 @@ from . import REPAIRS
 Need = Literal["nothing", "moments"]
 NEEDS: tuple[Need, ...] = get_args(Need)
 INPUTS = ("repaired", "dense")
+CONSTANT = 1e-10  # of the mean square; a smaller variance is rounding
 Affine: TypeAlias = tuple[Tensor, Tensor | None]
 
 
@@ -70,11 +71,16 @@ class Layer:
         return found
 
     def error(self, weight: Tensor, bias: Tensor | None) -> float:
-        """Return the mean squared error of an affine map, relative to the outputs' variance."""
+        """Return the mean squared error of an affine map, relative to the outputs' variance.
+
+        Where the outputs do not vary, as with one image, it is relative to their mean square.
+        """
         offset = self.output_mean - weight @ self.input_mean - (0 if bias is None else bias)
         explained = ((weight @ self.covariance) * weight).sum(1) - 2 * (weight * self.cross).sum(1)
         error = (self.output_variance + explained + offset.square()).clamp(min=0).sum()
-        return float(error / self.output_variance.sum().clamp(min=1e-30))
+        variance, square = self.output_variance.sum(), self.output_mean.square().sum()
+        scale = variance if variance > CONSTANT * square else square
+        return float(error / scale.clamp(min=1e-30))
 
 
 @dataclass(frozen=True)

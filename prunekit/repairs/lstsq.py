@@ -98,8 +98,15 @@ def _change(layer: Layer, ridge: float) -> Tensor:
     if spread == 0:
         return torch.zeros_like(layer.weight)
     regular = inputs + ridge * spread * torch.eye(len(inputs)).to(inputs)
-    factor = torch.linalg.cholesky(regular)
-    return torch.cholesky_solve((cross - layer.weight @ inputs).T, factor).T
+    missing = cross - layer.weight @ inputs
+    factor, failed = torch.linalg.cholesky_ex(regular)
+    if not failed:
+        return torch.cholesky_solve(missing.T, factor).T
+    # Few images leave many directions empty, and rounding makes some of these slightly negative,
+    # by more than a small ridge makes up for. Nothing is known there, so they count as empty.
+    values, vectors = torch.linalg.eigh(inputs)
+    change: Tensor = missing @ vectors / (values.clamp(min=0) + ridge * spread) @ vectors.T
+    return change
 
 
 def _root(second: Tensor) -> Tensor:

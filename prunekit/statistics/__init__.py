@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..axis import Axis
 from ..criteria.base import Need
 from .activations import gather_activations
+from .common import Images
 from .gradients import gather_gradients, gather_squared_gradients
 
-Images = Iterable[tuple[Tensor, Tensor]]
 GATHER: dict[Need, Callable[[nn.Module, Sequence[Axis], Images], list[Axis]]] = {
     "nothing": lambda model, axes, images: list(axes),
     "gradients": gather_gradients,
@@ -32,10 +32,12 @@ def gather(
         need: What the criterion declares.
         model: The model that was traced; it runs in evaluation mode and is not modified.
         axes: What was traced.
-        images: Batches of images and labels; activations need no labels.
+        images: Batches: a tensor of images, or a sequence of that and a tensor of labels, which
+            only gradients need.
 
     Raises:
-        DataError: There are no images, or a label is outside the model's classes.
+        DataError: There are no images, no labels for gradients, or a label is outside the model's
+            classes.
         AdapterError: A layer with a say in the scores took no part in the forward pass.
     """
     return GATHER[need](model, axes, images)

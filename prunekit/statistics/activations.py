@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from ..axis import Axis, Member, Moments
 from ..errors import AdapterError
-from .common import Images, counted, evaluating, voter_names, with_voters
+from .common import (
+    Images,
+    evaluating,
+    first_weight,
+    placed,
+    precise,
+    voter_names,
+    with_voters,
+    without_labels,
+)
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -32,12 +41,11 @@ def gather_activations(model: nn.Module, axes: Sequence[Axis], images: Images) -
         for name, layer in model.named_modules()
         if isinstance(layer, LAYERS) and f"{name}.weight" in names
     }
-    device = next(model.parameters()).device
     handles = [meter.layer.register_forward_hook(meter.hook) for meter in meters.values()]
     try:
         with evaluating(model), torch.no_grad():
-            for x, _ in counted(images):
-                model(x.to(device))
+            for x in without_labels(images):
+                model(placed(x, first_weight(model)))
     finally:
         for handle in handles:
             handle.remove()
@@ -97,7 +105,7 @@ class Meter:
 
     def add(self, values: Tensor) -> None:
         """Take note of a batch of activations."""
-        values = values.detach().float()
+        values = precise(values.detach())
         others = [dim for dim in range(values.dim()) if dim != values.dim() + self._feature]
         if not self.count:
             first = values

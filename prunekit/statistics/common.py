@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..axis import Axis, Member
 from ..errors import DataError
 
-Images = Iterable[tuple[Tensor, Tensor]]
+# A batch is a tensor of images, or a sequence that begins with one and maybe goes on with labels.
+Images = Iterable[Tensor | Sequence[Any]]
+NO_IMAGES = "There are no calibration images; expected at least one."
 
 
 @contextmanager
@@ -26,18 +30,53 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def counted(images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches.
+def without_labels(images: Images) -> Iterator[Tensor]:
+    """Yield the images of every batch, and look at nothing else.
 
     Raises:
         DataError: There are none.
     """
     seen = 0
-    for x, y in images:
+    for batch in images:
+        x: Tensor = batch if isinstance(batch, Tensor) else batch[0]
         seen += len(x)
-        yield x, y
+        yield x
     if not seen:
-        raise DataError("There are no calibration images; expected at least one.")
+        raise DataError(NO_IMAGES)
+
+
+def with_labels(images: Images) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the images of every batch, and their labels.
+
+    Raises:
+        DataError: There are no images, or a batch has no labels.
+    """
+    seen = 0
+    for batch in images:
+        if isinstance(batch, Tensor) or len(batch) < 2 or not isinstance(batch[1], Tensor):
+            raise DataError(
+                "The calibration images have no labels, which gradients need; give them labels, or "
+                "choose a criterion that needs none."
+            )
+        seen += len(batch[0])
+        yield batch[0], batch[1]
+    if not seen:
+        raise DataError(NO_IMAGES)
+
+
+def first_weight(model: nn.Module) -> Tensor:
+    """Return the first parameter, which is where the images go in."""
+    return next(p for p in model.parameters() if p.is_floating_point())
+
+
+def placed(x: Tensor, weight: Tensor) -> Tensor:
+    """Return images on the device of a weight and in its precision, (batch, ...)."""
+    return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype)
+
+
+def precise(values: Tensor) -> Tensor:
+    """Return values in float32, or in float64 if they are; half precision cannot add them up."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def voter_names(axes: Sequence[Axis]) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import AdapterError
+from .common import precise
 
 
 class Covariance:
@@ -25,7 +26,7 @@ class Covariance:
 
     def add(self, inputs: Tensor, outputs: Tensor, images: int) -> None:
         """Take in one batch, (n, inputs) and (n, outputs), sorted by image, floating point."""
-        joined = torch.cat([inputs.float(), outputs.float()], 1)  # (n, inputs + outputs)
+        joined = torch.cat([precise(inputs), precise(outputs)], 1)  # (n, inputs + outputs)
         if self._shift is None:
             self._shift, self._split = joined.mean(0), inputs.shape[1]
         joined = joined - self._shift
@@ -79,7 +80,8 @@ class ProductCovariance:
 
     def add(self, outputs: Tensor) -> None:
         """Take in one batch of the layer that makes both, (n, outputs)."""
-        q, k = (outputs.float()[:, self._index[..., side]] for side in (0, 1))  # (n, groups, dim)
+        values = precise(outputs)
+        q, k = (values[:, self._index[..., side]] for side in (0, 1))  # (n, groups, dim)
         parts = [torch.einsum("ngi,ngj->gij", side, side) for side in (q, k)]
         parts.append(k.sum(0))
         self._sums = [total + part.double() for total, part in zip(self._sums, parts, strict=True)]
@@ -107,7 +109,7 @@ def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
         return inputs.flatten(0, -2)
     if can_unfold(layer):
         settings: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        return F.unfold(inputs, *settings).transpose(1, 2).flatten(0, 1)
+        return F.unfold(precise(inputs), *settings).transpose(1, 2).flatten(0, 1)
     raise AdapterError(
         f"A repair meets a layer of type {type(layer).__name__}; expected linear layers and plain "
         "2-d convolutions. Leave its axis out with --exclude, or use --repair none."

@@ -14,7 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..axis import Axis
 from ..inputs.data import check_labels
-from .common import Images, counted, evaluating, voter_names, with_voters
+from ..tracing.outputs import logits_of
+from .common import Images, evaluating, placed, precise, voter_names, with_labels, with_voters
 
 MOST_IMAGES = 16  # whose gradients are held at once; more is no faster
 MOST_VALUES = 2**28  # in all gradients held at once: 1 GiB in float32
@@ -57,26 +58,36 @@ def _mean(
 ) -> Gradients:
     """Add up over batches what `summed` adds up within one, and divide by the images."""
     names = voter_names(axes)
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    voters = {name: parameters[name] for name in names}
+    state = _precise_state(model)
+    voters = {name: state[name] for name in names}
 
     def loss(voters: Gradients, x: Tensor, y: Tensor) -> Tensor:
-        logits = functional_call(model, {**parameters, **voters}, (x,))
-        return F.cross_entropy(logits.float(), y, reduction="sum")
+        logits = logits_of(functional_call(model, {**state, **voters}, (x,)))
+        return F.cross_entropy(logits, y, reduction="sum")
 
     totals = {name: torch.zeros_like(voters[name], dtype=torch.float32) for name in names}
-    device, seen = next(model.parameters()).device, 0
+    seen = 0
     with evaluating(model):
-        for x, y in counted(images):
-            x, y = x.to(device), y.to(device)
+        for x, y in with_labels(images):
+            x = placed(x, voters[names[0]])
+            y = y.to(x.device)
             if not seen:
                 with torch.no_grad():
-                    classes = model(x[:1]).shape[1]
+                    classes = logits_of(functional_call(model, state, (x[:1],))).shape[1]
             check_labels(y, classes)
             for name, value in summed(loss, voters, x, y).items():
                 totals[name] += value
             seen += len(x)
     return {name: total / seen for name, total in totals.items()}
+
+
+def _precise_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return all tensors of a model; in half precision, small gradients would become zero."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {
+        name: precise(tensor.detach()) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors
+    }
 
 
 def _sum_of_squares(loss: Loss, voters: Gradients, x: Tensor, y: Tensor) -> Gradients:

@@ -6,13 +6,14 @@ activations of one batch inside it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import AdapterError, DataError
+from ..errors import AdapterError
+from .common import Images, first_weight, placed, without_labels
 
 WHOLE = ""  # the whole model's name among its modules
 Section = tuple[str, list[str]]  # a block, or the whole model, and the layers to look at in it
@@ -21,7 +22,7 @@ Section = tuple[str, list[str]]  # a block, or the whole model, and the layers t
 class Walk:
     """Where the two models stand, and what they make of the images there."""
 
-    def __init__(self, large: nn.Module, small: nn.Module, images: Iterable[tuple[Tensor, Tensor]]):
+    def __init__(self, large: nn.Module, small: nn.Module, images: Images):
         """Stand before the images, of which labels are not looked at; they are read repeatedly."""
         self._large, self._small, self._images = large, small, images
         self._device = next(large.parameters()).device
@@ -95,15 +96,13 @@ class Walk:
             for x, y in self._held:
                 yield x.to(self._device), y.to(self._device)
             return
-        for images, _ in self._images:
-            x = images.to(self._device)
+        for images in without_labels(self._images):
+            x = placed(images, first_weight(self._large))
             yield x, x
 
     def _order(self, names: Collection[str], blocks: Sequence[str]) -> list[str]:
         """Run one image through the large model, note what runs when, and check the blocks."""
-        image = next((images[:1] for images, _ in self._images), None)
-        if image is None:
-            raise DataError("There are no calibration images; expected at least one.")
+        image = next(iter(without_labels(self._images)))[:1]
         order: list[str] = []
         passed: list[Tensor] = []  # the output of the last block
 
@@ -134,7 +133,7 @@ class Walk:
                 part.register_forward_hook(lambda _, args, out, name=name: leave(name, out)),
             ]
         try:
-            self._large(image.to(self._device))
+            self._large(placed(image, first_weight(self._large)))
         finally:
             for handle in handles:
                 handle.remove()
