@@ -67,6 +67,11 @@ def write_page(results: Path) -> None:
     print(f"wrote {out}: {len(lines)} cells, {len(problems)} that cannot be")
 
 
+OTHER_AXES = """\
+`lstsq@dense` fits every layer on what it got in the dense model, `lstsq` on what it
+gets in the model repaired so far; `lstsq@cut` refits only what lost inputs itself."""
+
+
 def page(lines: Sequence[Line], problems: Sequence[dict]) -> list[str]:
     stepped = [line for line in lines if line.steps > 1]
     lines = [line for line in lines if line.steps == 1]
@@ -74,9 +79,33 @@ def page(lines: Sequence[Line], problems: Sequence[dict]) -> list[str]:
     default = [line for line in plain if line.axes == "default"]
     other = [line for line in plain if line.axes != "default"]
     tuned = [line for line in lines if line.epochs]
-    misses = [line for line in lines if abs(line.got - line.ratio) > 0.005]
+    text = introduction(lines) + section("The best of all, and DIMAP's", best(plain))
+    text += section(
+        "Each criterion in its own scope, without and with `lstsq`",
+        own_scope(default),
+        "Default axes; the mean where there are several seeds.",
+    )
+    text += ["## One shot: criterion x scope x repair, default axes", ""]
+    for model, own in grouped(default, "model"):
+        text += [f"### {model}", "", markdown(one_shot(own)), ""]
+    if other:
+        title = "One shot: other axes, and what layers are fitted on"
+        text += section(title, other_axes(other), OTHER_AXES)
+    if tuned:
+        about = (
+            f"{tuned[0].epochs} epochs of the `quick` recipe on 4,500 training images; mean over\n"
+            "seeds, then the range; each criterion in its own scope."
+        )
+        text += section("Before and after a short fine-tune", fine_tuned(default, tuned), about)
+    if stepped:
+        about = f"One step and {stepped[0].steps} cubic ones, without training; own scopes."
+        text += section("In steps", in_steps(default, stepped), about)
+    return text + missed(lines, problems)
+
+
+def introduction(lines: Sequence[Line]) -> list[str]:
     dense = {line.model: line.dense for line in lines}
-    text = [
+    return [
         "# What recovery is worth",
         "",
         "Points of top-1 lost against the dense model, on the official 10,000 test images of",
@@ -89,60 +118,24 @@ def page(lines: Sequence[Line], problems: Sequence[dict]) -> list[str]:
         COMMANDS,
         facts("0 unless said otherwise", 1).split("\n", 1)[1],
         "",
-        "## The best of all, and DIMAP's",
-        "",
-        markdown(best(plain)),
-        "",
-        "## Each criterion in its own scope, without and with `lstsq`",
-        "",
-        "Default axes; the mean where there are several seeds.",
-        "",
-        markdown(own_scope(default)),
-        "",
-        "## One shot: criterion x scope x repair, default axes",
-        "",
     ]
-    for model, own in grouped(default, "model"):
-        text += [f"### {model}", "", markdown(one_shot(own)), ""]
-    if other:
-        text += [
-            "## One shot: other axes, and what layers are fitted on",
-            "",
-            "`lstsq@dense` fits every layer on what it got in the dense model, `lstsq` on what it",
-            "gets in the model repaired so far; `lstsq@cut` refits only what lost inputs itself.",
-            "",
-            markdown(other_axes(other)),
-            "",
-        ]
-    if tuned:
-        text += [
-            "## Before and after a short fine-tune",
-            "",
-            f"{tuned[0].epochs} epochs of the `quick` recipe on 4,500 training images; mean over",
-            "seeds, then the range; each criterion in its own scope.",
-            "",
-            markdown(fine_tuned(default, tuned)),
-            "",
-        ]
-    if stepped:
-        text += [
-            "## In steps",
-            "",
-            f"One step and {stepped[0].steps} cubic ones, without training; own scopes.",
-            "",
-            markdown(in_steps(default, stepped)),
-            "",
-        ]
-    text += ["## Where the budget was not met", ""]
-    text += [
+
+
+def section(title: str, table: Table, about: str = "") -> list[str]:
+    return [f"## {title}", "", *([about, ""] if about else []), markdown(table), ""]
+
+
+def missed(lines: Sequence[Line], problems: Sequence[dict]) -> list[str]:
+    text = [
         f"- {line.model}, {line.criterion}, {line.axes}, {line.scope}, {line.repair}: asked "
         f"{line.ratio:.0%}, got {line.got:.1%}"
-        for line in misses
+        for line in lines
+        if abs(line.got - line.ratio) > 0.005
     ] or ["Nowhere by more than half a point."]
     text += [
         f"- {' '.join(map(str, line['cell'].values()))}: {line['problem']}" for line in problems
     ]
-    return [*text, ""]
+    return ["## Where the budget was not met", "", *text, ""]
 
 
 def best(lines: Iterable[Line]) -> Table:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .artifact import load, read_report
-from .errors import DataError
-from .inputs.data import batches, open_data
+from .artifact import load, read_plan, read_report
+from .inputs.data import batches
 from .inputs.device import find_device
 from .measuring.accuracy import EVAL_BATCH, accuracy
+from .provision import data_named, images_for
 
 
 def evaluate(
@@ -38,11 +38,12 @@ def evaluate(
         DataError: There are no images, or none were named.
     """
     on_step("load")
-    model = load(directory).to(find_device(device))
-    data = data or read_report(Path(directory))["recipe"]["data"]
-    if data is None:
-        raise DataError(f"{directory} was made without data; name some with --data.")
-    images = open_data(data, model, data_dir)
+    target = find_device(device)
+    read_plan(Path(directory))  # makes sure that all files are what was saved
+    report = read_report(Path(directory))
+    data_named(report, directory, data)  # before the model is built
+    model = load(directory).to(target)
+    images = images_for(report, directory, model, data, data_dir)
     on_step("evaluate")
     top1, top5, count = accuracy(model, batches(images.tested(), EVAL_BATCH))
     return {"data": images.name, "top1": top1, "top5": top5, "images": count}

@@ -22,16 +22,17 @@ from .artifact import (
 )
 from .errors import DataError, TrainingError
 from .inputs.architectures import build
-from .inputs.data import Data, batches, open_data
+from .inputs.data import Data, batches
 from .inputs.device import find_device
 from .inputs.feed import InputSpec
 from .keywords import with_keywords
 from .measuring.accuracy import EVAL_BATCH, accuracy
+from .provision import images_for
 from .recovery import recipes
 from .recovery.recipes import Recipe
 from .recovery.training import Trained, train_
-from .recovery.training.checkpoint import finish
 from .recovery.training.history import CURVE, HISTORY
+from .recovery.training.place import finish
 from .recovery.training.session import Keywords, Session
 from .recovery.training.setting import rank
 from .weights.zeros import count
@@ -190,14 +191,11 @@ def _images(
     data: str | None,
     data_dir: str | Path | None,
 ) -> Data:
-    name = data or report["recipe"]["data"]
-    if name is None:
-        raise DataError(f"{source} was made without data; name some with --data.")
-    images = open_data(name, model, data_dir)
+    images = images_for(report, source, model, data, data_dir)
     if images.calibration is None:
         raise DataError(
-            f"{name} has no training images; expected a folder with a train folder in it, beside "
-            "val or test."
+            f"{images.name} has no training images; expected a folder with a train folder in it, "
+            "beside val or test."
         )
     return images
 
@@ -209,7 +207,8 @@ def _dense(source: Path, plan: Mapping[str, Any], report: Mapping[str, Any]) -> 
     if reason is not None:
         raise TrainingError(f"The dense model of {source} cannot teach: {reason}.")
     named = "pretrained" if weights in ("pretrained", "zoo") else weights
-    return build(architecture["name"], named).model
+    args = None if architecture["card"] else architecture["args"]
+    return build(architecture["name"], named, args=args).model
 
 
 def _after(report: Mapping[str, Any], model: nn.Module, images: Data) -> dict[str, Any]:

@@ -172,6 +172,8 @@ def _steps(report: Report) -> str:
 def _gain(report: Report) -> str:
     """Say what the repairs of all rounds did to the layers they touched."""
     gains = [gain for one in report["rounds"] for gain in one["repaired"].values()]
+    if not gains:
+        return f"{report['recipe']['repair']}: nothing to refit"
     before, after = (statistics.mean(gain[side] for gain in gains) for side in ("before", "after"))
     return (
         f"{report['recipe']['repair']} on {report['recipe']['calibration']} images: mean error of "

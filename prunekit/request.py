@@ -180,10 +180,6 @@ class Request:
         """Where the model is from."""
         return Source(**{entry.name: getattr(self, entry.name) for entry in fields(Source)})
 
-    def kinds(self, default: Sequence[str]) -> tuple[str, ...]:
-        """Return the kinds of axes that may shrink; for single weights none are all roles."""
-        return tuple(self.axes or (() if self.level.masks else default))
-
     def recipe(self) -> dict[str, Any]:
         """Return what determines the result, as plain data for the report."""
         slices, patterned = not self.level.masks, self.level.pattern is not None
@@ -270,7 +266,9 @@ def _shown(value: object) -> str:
 
 def _check_numbers(request: Request) -> None:
     if not 1 <= request.steps <= MOST_STEPS:
-        raise BudgetError(f"Asked for {request.steps} steps; expected 1 to {MOST_STEPS}.")
+        raise BudgetError(
+            f"Asked for {request.steps} steps; expected 1 or more, and at most {MOST_STEPS}."
+        )
     if request.calibration < 1:
         raise DataError(f"Asked for {request.calibration} calibration images; expected 1 or more.")
     if not 0 <= request.seed < SEEDS:

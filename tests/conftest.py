@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -28,6 +30,8 @@ torch.set_num_threads(1)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
 
+CUDA = os.environ.get("PRUNEKIT_TEST_DEVICE", "cuda")  # "cpu" runs those tests without a GPU
+CUDA_UNTIL = float(os.environ.get("PRUNEKIT_TEST_UNTIL", "inf"))  # seconds since 1970
 CLASSES = 5
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
@@ -71,6 +75,14 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 TOYS = list(BUILDERS)
 FAMILIES = ["swin", "vit", "convnext"]  # the plain toy of each
 ATTENTIVE = [name for name in TOYS if name.startswith(("swin", "vit"))]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a CUDA device where there is none and no stand-in, or when time is up."""
+    if item.get_closest_marker("cuda") and CUDA == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; PRUNEKIT_TEST_DEVICE=cpu runs it without one")
+    if item.get_closest_marker("cuda") and time.time() > CUDA_UNTIL:
+        pytest.skip("no time left")
 
 
 def toy(name: str) -> tuple[nn.Module, Tensor]:

@@ -21,7 +21,7 @@ from prunekit.measuring.counting import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import torch_pruning_side as side
+from against import fixups, pruned, search, side
 
 MEMORIES = ("in_channel_groups", "out_channel_groups", "num_heads", "channel_groups")
 
@@ -38,12 +38,12 @@ def informed(arch: str, importance: str = "magnitude") -> tuple[Any, Tensor]:
     return side.inform(model, importance, images.calibration, example), example
 
 
-def choice(axes: str = side.NARROW, importance: str = "magnitude", **options: str) -> Any:
-    return side.Choice(importance, "isomorphic", axes, **options)
+def choice(axes: str = pruned.NARROW, importance: str = "magnitude", **options: str) -> Any:
+    return pruned.Choice(importance, "isomorphic", axes, **options)
 
 
 def heads(model: nn.Module) -> list[int]:
-    return [part.num_heads for part in side.attentions(model)]
+    return [part.num_heads for part in fixups.attentions(model)]
 
 
 def test_a_mended_model_runs_and_is_the_masked_one(swin):
@@ -54,14 +54,14 @@ def test_a_mended_model_runs_and_is_the_masked_one(swin):
     assert made.model(example).shape == (1, 10)
     assert made.difference < 1e-4
     assert sum(heads(made.model)) < sum(heads(told.model))
-    for part in side.attentions(made.model):
+    for part in fixups.attentions(made.model):
         assert part.relative_position_bias_table.shape[1] == part.num_heads
 
 
 def test_the_search_reports_the_macs_that_stats_counts(swin):
     told, example = swin
 
-    found = side.search(told, choice(), 0.5, example)
+    found = search.search(told, choice(), 0.5, example)
 
     before, after = (stats(model, example).macs for model in (told.model, found.best.model))
     assert found.best.macs == 1 - after / before
@@ -81,7 +81,7 @@ def test_calls_share_nothing(swin):
     told, example = swin
     first = side.prune_once(told, choice(), 0.5, example)
     side.prune_once(*informed("vit_micro")[:1], choice(), 0.5, informed("vit_micro")[1])
-    side.prune_once(told, choice(side.WIDE), 0.3, example)
+    side.prune_once(told, choice(pruned.WIDE), 0.3, example)
 
     second = side.prune_once(told, choice(), 0.5, example)
 
@@ -95,7 +95,7 @@ def test_the_original_is_left_alone(swin):
     told, example = swin
     before, sizes = copy.deepcopy(told.model.state_dict()), heads(told.model)
 
-    side.prune_once(told, choice(side.WIDE), 0.3, example)
+    side.prune_once(told, choice(pruned.WIDE), 0.3, example)
 
     assert heads(told.model) == sizes
     for name, tensor in told.model.state_dict().items():
@@ -129,7 +129,7 @@ def test_only_the_folded_scale_keeps_what_the_masked_model_computes(swin):
     told, example = swin
 
     mended, folded = (
-        side.prune_once(told, choice(side.WIDE, fix_up=how), 0.3, example)
+        side.prune_once(told, choice(pruned.WIDE, fix_up=how), 0.3, example)
         for how in ("mended", "folded")
     )
 
@@ -141,5 +141,5 @@ def test_only_the_folded_scale_keeps_what_the_masked_model_computes(swin):
 def test_the_examples_fix_up_alone_leaves_a_vit_that_does_not_run():
     told, example = informed("vit_micro")
 
-    with pytest.raises(side.BrokenError, match="forward raises RuntimeError"):
+    with pytest.raises(pruned.BrokenError, match="forward raises RuntimeError"):
         side.prune_once(told, choice(fix_up="documented"), 0.5, example)

@@ -301,7 +301,9 @@ def test_a_sentence_is_a_result_and_anything_else_a_failure(digits, tmp_path):
     finally:
         CRITERIA._loaded.pop("test_breaks")
     assert [failure.cell.ratio for failure in failures] == [0.5, 0.99]
-    assert {failure.reason for failure in failures} == {"MemoryError: too large"}
+    for failure in failures:
+        assert "'test_breaks'" in failure.reason
+        assert "MemoryError: too large" in failure.reason
     assert len(again) == 2  # tried once more
     records = stored(made, tmp_path / "out", missing=True)
     problems = {r.cell.ratio: r.problem for r in records if r.cell.criterion == "magnitude"}
@@ -322,7 +324,8 @@ def test_images_that_were_away_are_looked_for_again(digits, tmp_path):
     try:
         made = grid(digits, criterion=["test_away", "magnitude"], ratio=0.5)
         findings, failures = compare(made, tmp_path)
-        assert [failure.reason for failure in failures] == ["DataError: The images are away."]
+        (failure,) = failures
+        assert "The images are away." in failure.reason
         assert findings.origin.missing == 1
         findings, failures = compare(made, tmp_path)
     finally:

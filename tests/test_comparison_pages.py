@@ -20,7 +20,7 @@ from sample_findings import sample, tiny
 
 from prunekit.comparison.findings import Findings, Row, Standing
 from prunekit.comparison.pages import csv_text, html, markdown, write_pages
-from prunekit.comparison.pages.figures import LATENCY, MACS, Panel, Point, front, panels
+from prunekit.comparison.pages.panels import LATENCY, MACS, Panel, Point, front, panels
 from prunekit.comparison.pages.words import count, fixed, series, settled
 
 FILES = ["figure.svg", "report.csv", "report.html", "report.json", "report.md"]

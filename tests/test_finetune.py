@@ -252,14 +252,14 @@ def at_call(owner, name, number, before=True):
         return result
     setattr(owner, name, wrapped)
 
-import accelerate.checkpointing, timm.loss, timm.optim, timm.scheduler, PIL.PngImagePlugin  # once
+import accelerate, timm.loss, timm.optim, timm.scheduler, PIL.PngImagePlugin  # once
 import prunekit.finetuning
 MOMENTS = {
     "never": lambda: None,
     "before-the-first-checkpoint": lambda: at_call(torch.optim.AdamW, "step", 2),
     "within-the-second-epoch": lambda: at_call(torch.optim.AdamW, "step", 7),
-    "while-writing-the-first": lambda: at_call(accelerate.checkpointing, "save", 2),
-    "while-writing-a-later-one": lambda: at_call(accelerate.checkpointing, "save", 11),
+    "while-writing-the-first": lambda: at_call(checkpoint, "write_json", 1),
+    "while-writing-a-later-one": lambda: at_call(checkpoint, "save_file", 3),
     "before-renaming": lambda: at_call(checkpoint.os, "rename", 3),
     "before-removing-the-old": lambda: at_call(checkpoint.shutil, "rmtree", 3),
     "before-saving": lambda: at_call(prunekit.finetuning, "save_tuned", 1),

@@ -1,11 +1,14 @@
 """A saved model is pruned further, and loads like any other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from prunekit import PruneError, load, prune
+from prunekit import PruneError, finetune, load, prune
 from prunekit.cli import main
-from prunekit.errors import RequestError
+from prunekit.errors import DataError, RequestError
+from prunekit.evaluate import evaluate
 from prunekit.inputs.lineage import lineage_of
 
 IMAGE = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -65,3 +68,24 @@ def test_what_says_how_to_build_a_model_is_refused_for_one_that_is_there(once):
 def test_a_directory_that_holds_no_model_is_one_sentence(tmp_path):
     with pytest.raises(PruneError, match="is not a whole artifact"):
         prune(str(tmp_path))
+
+
+def test_a_model_is_evaluated_and_pruned_further_in_the_size_it_was_made_for(tmp_path):
+    options = {"weights": "random", "img_size": 64, "in_chans": 1, "num_classes": 10}
+    result = prune("test_convnext", "magnitude", 0.2, **options, data="fashion-mnist-mini")
+    assert result.recipe["input_size"] == [1, 64, 64]
+    result.save(tmp_path / "small")
+    again = prune(str(tmp_path / "small"), "magnitude", 0.2)
+    assert again.recipe["input_size"] == [1, 64, 64]
+    assert again.before.macs == result.after.macs
+
+
+def test_a_folder_that_only_a_report_names_is_not_opened(tmp_path):
+    result = prune("vit_micro", "magnitude", 0.5)
+    recipe = {**result.recipe, "data": "../../.."}
+    replace(result, recipe=recipe).save(tmp_path / "small")
+    with pytest.raises(DataError, match="add --data with that folder"):
+        evaluate(tmp_path / "small")
+    with pytest.raises(DataError, match="add --data with that folder"):
+        finetune(tmp_path / "small", tmp_path / "tuned")
+    assert not (tmp_path / "tuned.training").exists()

@@ -6,9 +6,12 @@ import pytest
 import torch
 from conftest import (
     ATTENTIVE,
+    BUILDERS,
     CLASSES,
+    CUDA,
     FAMILIES,
     TOYS,
+    _vit,
     adapter_of,
     axes_of,
     keep_all,
@@ -20,6 +23,7 @@ from conftest import (
 )
 from torch import nn
 
+from prunekit import prune
 from prunekit.adapters.base import Adapter
 from prunekit.adapters.finding import adapter_for
 from prunekit.axis import AxisSpec, Fold, Tie
@@ -70,11 +74,11 @@ def test_removing_equals_masking(name, kind, ratio):
     assert_removing_equals_masking(model, images, axes, random_plan(axes, ratio))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", TOYS)
 def test_removing_equals_masking_on_cuda(name):
     model, images = toy(name)
-    model, images = model.cuda(), images.cuda()
+    model, images = model.to(CUDA), images.to(CUDA)
     axes = axes_of(model, images)
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -216,6 +220,16 @@ def test_no_two_slices_of_an_axis_share_a_position(name):
         for member in axis.members:
             assert len(member.index.unique()) == member.index.numel()
             assert len(member.index) == axis.size
+
+
+def test_a_vit_that_pools_by_attention_is_pruned_but_for_its_width(monkeypatch):
+    monkeypatch.setitem(BUILDERS, "vit", lambda: _vit(global_pool="map", class_token=False))
+    model, images = toy("vit")
+    axes = axes_of(model, images)
+    assert {axis.kind for axis in axes} == {"mlp", "head", "head_dim"}
+    assert_removing_equals_masking(model, images, axes, random_plan(axes, 0.5))
+    result = prune(model, "magnitude", 0.3, example_input=images)
+    assert result.before.macs > result.after.macs
 
 
 # --- life after pruning ------------------------------------------------------------------

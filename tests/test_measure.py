@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from prunekit.axis import Axis, AxisSpec, Member
 from prunekit.cutting.shrink import shrunk
 from prunekit.errors import DataError
+from prunekit.measuring import latency as timing
 from prunekit.measuring.accuracy import accuracy
-from prunekit.measuring.counting import mac_terms, macs_by_module, param_terms, stats
+from prunekit.measuring.counting import Latency, mac_terms, macs_by_module, param_terms, stats
 from prunekit.measuring.latency import latency
 from prunekit.measuring.memory import peak_memory
 from prunekit.planning.budget import Budget, Term
@@ -158,6 +159,52 @@ def test_latency_times_each_model_at_the_batch_size_asked_for():
     assert all(0 < found.low <= found.median <= found.high for found in times)
     assert models[0].batches == models[1].batches
     assert set(models[0].batches) == {5}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "counted"),
+    # 2 models: 42 passes take 4.2 s; 9 take 5.4, of which 2 warm up; 4 take 6; 3 take 60.
+    [(0.05, 40), (0.3, 7), (0.75, 3), (10.0, 3)],
+)
+def test_slow_models_are_timed_less_often_but_never_less_than_three_times(
+    monkeypatch, seconds, counted
+):
+    passes = []
+    monkeypatch.setattr(timing, "_time", lambda *_: passes.append(1) or seconds)
+    found = timing.latency([nn.Linear(3, 3), nn.Linear(3, 3)], torch.randn(2, 3), batch=1)
+    assert found == [Latency(*[1000 * seconds] * 3, counted)] * 2
+    assert len(passes) <= 2 * (counted + timing.WARM_UP)
+
+
+def test_models_are_timed_in_turns_and_the_first_passes_are_left_out(monkeypatch):
+    order, models = [], [nn.Linear(3, 3), nn.Linear(3, 3)]
+
+    def one(model, _):
+        order.append(models.index(model))
+        return 9.0 if len(order) <= 2 * timing.WARM_UP else 1.0
+
+    monkeypatch.setattr(timing, "_time", one)
+    monkeypatch.setattr(timing, "ENOUGH_SECONDS", 40.0)
+    found = timing.latency(models, torch.randn(2, 3), batch=1)
+    assert order == [1, 0, 0, 1] * 2 + [1, 0]
+    assert found == [Latency(1000.0, 1000.0, 1000.0, 3)] * 2
+
+
+def test_checkpointing_changes_neither_time_nor_memory_and_stays(monkeypatch):
+    class Net(nn.Sequential):
+        grad_checkpointing = False
+
+        def forward(self, x):
+            seen.append(self.grad_checkpointing)
+            return super().forward(x)
+
+    seen, model = [], Net(nn.Linear(6, 100), nn.Linear(100, 3))
+    model.grad_checkpointing = True
+    monkeypatch.setattr(timing, "ENOUGH_SECONDS", 0.0)
+    timing.latency([model], torch.randn(2, 6), batch=2)
+    assert peak_memory(model, torch.randn(2, 6), batch=4) == 4 * (100 + 3) * FLOAT
+    assert seen == [False] * 4
+    assert model.grad_checkpointing
 
 
 # --- accuracy ------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_linear_steps_are_equal_and_cubic_ones_get_smaller():
 
 @pytest.mark.parametrize(("steps", "schedule"), [(0, "linear"), (2, "quadratic")])
 def test_impossible_schedules_are_refused(steps, schedule):
-    with pytest.raises(PruneError, match=r"expected 1 to 1000|No schedule is called 'quadratic'"):
+    with pytest.raises(PruneError, match=r"expected 1 or more|No schedule is called 'quadratic'"):
         prune("vit_micro", ratio=0.5, steps=steps, schedule=schedule)
 
 

@@ -322,6 +322,7 @@ def test_a_layer_that_does_not_divide_can_be_left_out_as_the_sentence_says():
         prune(model, "magnitude", axes=["conv"], **options)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not supported(), reason="needs a CUDA device with sparse tensor cores")
 def test_a_pattern_becomes_semi_structured_tensors_that_compute_the_same():
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ ADAPTERS: Registry[Adapter] = Registry(
         "vit": "prunekit.adapters.vit:vit",
         "swin": "prunekit.adapters.swin:swin",
         "convnext": "prunekit.adapters.convnext:convnext",
+        "features": "prunekit.adapters.features:features",
     },
     kind="prunekit.adapters.base:Adapter",
 )

@@ -68,7 +68,7 @@ def attention_axes(
 
 
 def fix_attention(attn: Any, name: str, left: Mapping[str, int]) -> None:
-    """Reset the head count, and fold the new attention scale into the queries.
+    """Reset the head count and sizes, and fold the new attention scale into the queries.
 
     Fused attention divides by the root of the *new* head dimension. Scaling the query rows
     by sqrt(new / old) and setting `scale` keeps the logits exactly what they were, in the
@@ -77,6 +77,12 @@ def fix_attention(attn: Any, name: str, left: Mapping[str, int]) -> None:
     import torch
 
     attn.num_heads = left.get(f"{name}.head", attn.num_heads)
+    for cached, size in (
+        ("head_dim", attn.proj.in_features // attn.num_heads),
+        ("attn_dim", attn.proj.in_features),
+    ):
+        if hasattr(attn, cached):  # Swin's attention caches neither
+            setattr(attn, cached, size)
     if f"{name}.qk" not in left:
         return
     new = left[f"{name}.qk"]

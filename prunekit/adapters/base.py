@@ -150,7 +150,10 @@ def module(model: nn.Module, name: str, *types: type[M]) -> M:
     Raises:
         AdapterError: It is missing or of another type.
     """
-    found = dict(model.named_modules()).get(name)
+    try:
+        found: object = model.get_submodule(name)
+    except AttributeError:
+        found = None
     if not isinstance(found, types):
         expected = " or ".join(t.__name__ for t in types)
         raise AdapterError(

@@ -38,7 +38,7 @@ class ConvNeXt(Adapter):
         for stage, layer in enumerate(model.stages):
             specs.append(AxisSpec(f"stages.{stage}.width", "width", layer=_entry(model, stage)))
             for number in range(len(layer.blocks)):
-                specs.append(_mlp(model, f"stages.{stage}.blocks.{number}"))
+                specs.append(mlp_axis(model, f"stages.{stage}.blocks.{number}"))
         return specs
 
     def toy(self) -> tuple[nn.Module, Tensor]:
@@ -84,7 +84,8 @@ def _entry(model: Any, stage: int) -> str:
     return f"stem.{layers[-1]}"
 
 
-def _mlp(model: nn.Module, block: str) -> AxisSpec:
+def mlp_axis(model: nn.Module, block: str) -> AxisSpec:
+    """Declare the MLP channels of one block, wherever it is."""
     from timm.layers.mlp import GlobalResponseNormMlp, Mlp
 
     module(model, f"{block}.mlp", Mlp, GlobalResponseNormMlp)

@@ -38,7 +38,7 @@ class Swin(Adapter):
         for stage, layer in enumerate(model.layers):
             specs.append(_width(model, stage))
             for number in range(len(layer.blocks)):
-                specs += _block_axes(model, f"layers.{stage}.blocks.{number}")
+                specs += block_axes(model, f"layers.{stage}.blocks.{number}")
         return specs
 
     def toy(self) -> tuple[nn.Module, Tensor]:
@@ -71,7 +71,8 @@ class Swin(Adapter):
                 _fix_width(model, stage, left[f"layers.{stage}.width"])
 
 
-def _block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+def block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+    """Declare MLP channels, heads and head dimensions of one block, wherever it is."""
     from timm.layers.mlp import Mlp
     from timm.models.swin_transformer import WindowAttention
 

@@ -41,7 +41,7 @@ class ViT(Adapter):
         if model.attn_pool is None:  # its latent query and its own heads would have to follow
             specs.append(AxisSpec("width", "width", "patch_embed.proj", ties=_tokens(model)))
         for number in range(len(model.blocks)):
-            specs += _block_axes(model, f"blocks.{number}")
+            specs += block_axes(model, f"blocks.{number}")
         return specs
 
     def toy(self) -> tuple[nn.Module, Tensor]:
@@ -68,8 +68,6 @@ class ViT(Adapter):
         """Reset head counts and sizes, and everything timm derives from the width."""
         for number, block in enumerate(model.blocks):
             fix_attention(block.attn, f"blocks.{number}.attn", left)
-            block.attn.head_dim = block.attn.proj.in_features // block.attn.num_heads
-            block.attn.attn_dim = block.attn.proj.in_features
         if "width" in left:
             width = left["width"]
             model.num_features = model.head_hidden_size = model.embed_dim = width
@@ -78,7 +76,8 @@ class ViT(Adapter):
                 info["num_chs"] = width
 
 
-def _block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+def block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+    """Declare MLP channels, heads and head dimensions of one block, wherever it is."""
     from timm.layers.attention import Attention
     from timm.layers.mlp import GluMlp, Mlp, SwiGLU
     from timm.models.vision_transformer import Block, ResPostBlock

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
+from textwrap import shorten
 from typing import NoReturn
 
 from ..errors import PruneError
+from ..files.reading import cleaned
 from . import check, compare, finetune, run, show
 from .common import INTERRUPTED
+
+MESSAGE = 300  # characters of an argument error, of which a value can be any long
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,25 +27,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if all went well, 1 if a conformance check failed, 2 for bad input, 130 after
         Ctrl-C. Errors are one sentence on standard error.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every terminal can show a bar
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except PruneError as error:
-        print(f"prunekit: {error}", file=sys.stderr)
-        return 2
+        _say(str(error))
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         return 0
+    except OSError as error:
+        _let_go_of_output()
+        where = f"{str(error.filename)!r}: " if error.filename else "the output: "
+        _say(f"Cannot read or write {where}{error.strerror or error}; name another place.")
+    return 2
+
+
+def _say(sentence: str) -> None:
+    """Print an error in one line, whatever names and values are quoted in it."""
+    line = cleaned(" ".join(sentence.split("\n")))
+    print(f"prunekit: {line}", file=sys.stderr)
+
+
+def _let_go_of_output() -> None:
+    """Let Python's own last flush go nowhere; it would fail once more, and say so."""
+    with suppress(OSError, ValueError):  # it may be no real file, as in a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the whole usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"prunekit: {message}; see {self.prog} --help.", file=sys.stderr)
+        _say(f"{shorten(message, MESSAGE)}; see {self.prog} --help.")
         sys.exit(2)
 
 

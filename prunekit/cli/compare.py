@@ -53,8 +53,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="print the cells, time one, and estimate the rest")
     add("--launcher", choices=LAUNCHERS, default="local", help="what runs the cells (local)")
     add("--address", help="of a Ray cluster; one is started here unless given")
-    add("--cpus", type=float, default=1.0, help="that Ray sets apart for a cell (1)")
-    add("--gpus", type=float, default=0.0, help="that Ray sets apart for a cell (0)")
+    add("--cpus", type=float, help="that Ray sets apart for a cell (1)")
+    add("--gpus", type=float, help="that Ray sets apart for a cell (0)")
     parser.set_defaults(run=_run)
 
 
@@ -119,11 +119,18 @@ def _grid(options: argparse.Namespace) -> Grid:
 def _launcher(options: argparse.Namespace) -> Launcher:
     from ..comparison.launch import run_here
 
+    names = ("address", "cpus", "gpus")
+    asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.launcher == "local":
+        if asked:
+            raise GridError(
+                f"--{next(iter(asked))} says what Ray is to do, but cells are run here; add "
+                "--launcher ray, or leave it out."
+            )
         return run_here
     from ..comparison.on_ray import Cluster
 
-    return Cluster(options.address, cpus=options.cpus, gpus=options.gpus)
+    return Cluster(**asked)
 
 
 def _command() -> str:

@@ -82,7 +82,7 @@ def _show(options: argparse.Namespace) -> int:
     from ..artifact import read_plan, read_report
 
     read_plan(options.directory)
-    print_report(read_report(options.directory), options.json)
+    print_report(dict(read_report(options.directory)), options.json)
     return 0
 
 

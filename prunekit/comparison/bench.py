@@ -15,7 +15,9 @@ from ..errors import (
     BudgetError,
     CriterionError,
     ParityError,
+    PruneError,
     RepairError,
+    TamperedError,
     TrainingError,
 )
 from ..inputs.data import batches
@@ -38,6 +40,16 @@ Step = Callable[[str], None]
 FINDINGS = (AdapterError, BudgetError, CriterionError, ParityError, RepairError, TrainingError)
 
 
+def _is_crash(error: PruneError) -> bool:
+    """Whether a plug-in failed in a way that says nothing about its cell.
+
+    It may have run out of memory, or have spoilt what cells share.
+    """
+    of_plugin, cause = isinstance(error, CriterionError | RepairError), error.__cause__
+    refuses = cause is None or isinstance(cause, PruneError)  # in its own words: that is a finding
+    return isinstance(error, TamperedError) or (of_plugin and not refuses)
+
+
 class Bench:
     """Where the cells of one process are run."""
 
@@ -49,7 +61,8 @@ class Bench:
         """Run one cell, just as `prunekit run` would.
 
         A budget that cannot be had is a result too, and so is what else a cell's own choices lead
-        to; whatever goes wrong besides is the caller's business.
+        to. Whatever goes wrong besides is the caller's business, who must not go on with this
+        bench.
 
         Args:
             cell: Which.
@@ -59,6 +72,8 @@ class Bench:
         try:
             result = self._prune(cell, on_step)
         except FINDINGS as error:
+            if _is_crash(error):
+                raise
             none = np.zeros(0, bool)
             return self._record(cell, began, problem=str(error), correct=none, dense_correct=none)
         on_step("scoring memory")

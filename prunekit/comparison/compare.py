@@ -66,6 +66,8 @@ def run(
     progress = progress or Silent()
     failures = launcher(grid, jobs, store, progress)
     done = [store.read(job.key) for job in jobs if store.has(job.key)]
+    if failures and not done:
+        raise GridError(f"No cell could be run. {failures[0].cell}: {failures[0].reason}")
     time_models(grid, done, store, progress.aside)
     return report(out), failures
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, cast
 from ..criteria import CRITERIA
 from ..criteria.base import SCOPES, Criterion, Scope
 from ..errors import GridError
+from ..files.reading import read_toml
 from ..inputs.architectures import is_random, resolve
 from ..inputs.subject import Source
 from ..planning.budget import By
@@ -103,10 +103,7 @@ class Grid:
         Raises:
             GridError: It cannot be read, says something unknown, or a value has the wrong type.
         """
-        try:
-            written = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise GridError(f"{str(path)!r} is not a readable grid ({error}); mend it.") from error
+        written = read_toml(path, "grid", GridError)
         return cls.of({**written, **flags}, str(path))
 
     @classmethod

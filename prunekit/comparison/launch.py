@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..errors import PruneError
 from .bench import Bench
 from .cell import Cell
 from .grid import Grid
@@ -130,11 +131,16 @@ class _Here:
         except (
             Exception
         ) as error:  # one cell that runs out of memory should not take the rest along
-            self.failed[job.key] = Failure(job.cell, f"{type(error).__name__}: {error}")
+            self.failed[job.key] = Failure(job.cell, reason_of(error))
             self.bench = Bench(self.grid)
             return
         self.store.write(job.key, record, job.determined_by)
         self.settled(job)
+
+
+def reason_of(error: Exception) -> str:
+    """Say why a cell failed: our own sentences stand for themselves."""
+    return str(error) if isinstance(error, PruneError) else f"{type(error).__name__}: {error}"
 
 
 def _group(job: Job) -> str:

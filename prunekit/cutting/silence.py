@@ -22,7 +22,8 @@ def mask_(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, dims in positions_left(axes, plan).items():
-        _silence_(tensors[name].detach(), dims)
+        own = tensors[name].detach()
+        own.copy_(_silenced(own, dims))
     _mask_norms_(model, axes, plan)
 
 
@@ -31,20 +32,21 @@ def masked(model: M, axes: Sequence[Axis], plan: Plan) -> M:
     left = positions_left(axes, plan)
 
     def silenced(name: str, tensor: Tensor) -> Tensor:
-        return _silence_(tensor.clone(), left[name]) if name in left else tensor
+        return _silenced(tensor, left[name]) if name in left else tensor
 
     copy = copy_with(model, silenced)
     _mask_norms_(copy, axes, plan)
     return copy
 
 
-def _silence_(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
-    """Zero all but the given positions of each dimension."""
+def _silenced(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    """Return a tensor of zeros but for the given positions of each dimension, in one pass."""
+    keep = torch.ones((), dtype=torch.bool, device=tensor.device)
     for dim, positions in dims.items():
-        gone = torch.ones(tensor.shape[dim], dtype=torch.bool)
-        gone[positions] = False
-        tensor.index_fill_(dim, gone.nonzero().flatten().to(tensor.device), 0)
-    return tensor
+        there = torch.zeros(tensor.shape[dim], dtype=torch.bool)
+        there[positions] = True
+        keep = keep & there.to(tensor.device).view(-1, *[1] * (tensor.dim() - dim - 1))
+    return torch.where(keep, tensor, 0)
 
 
 def _mask_norms_(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:

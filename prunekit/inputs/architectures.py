@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import textwrap
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..adapters.finding import usable
 from ..errors import RegistryError, RequestError, WeightsError
 from ..registry import unknown
 from . import zoo
-from .checkpoints import fill, load_weights
+from .checkpoints import Checkpoint, read_checkpoint
+from .fitting import fit
+from .pretrained import build_pretrained
+from .weights_file import printable
+
+ARGUMENTS = {"img_size", "in_chans", "num_classes"}  # what a factory of timm is told
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,25 @@ class Architecture:
     card: Mapping[str, Any] | None = None
 
     def build(self) -> nn.Module:
-        """Return the model with random weights, in evaluation mode."""
+        """Return the model with random weights, in evaluation mode.
+
+        Raises:
+            RegistryError: timm has not registered that name.
+            RequestError: The factory would be told what could make it read files or go online.
+        """
         if self.card is not None:
             return zoo.build_from({**self.card, "args": self.args})
         import timm
 
-        model: nn.Module = timm.create_model(self.timm, **self.args)
+        if not _is_registered(self.timm):
+            raise RegistryError(_unregistered(self.timm))
+        others = sorted(self.args.keys() - ARGUMENTS)
+        if others:
+            raise RequestError(
+                f"{self.name} is built with {', '.join(others)}; expected nothing but "
+                f"{', '.join(sorted(ARGUMENTS))}."
+            )
+        model: nn.Module = timm.create_model(self.timm, pretrained=False, **self.args)
         return model.eval()
 
 
@@ -84,21 +98,43 @@ def resolve(name: str) -> Architecture:
         card = zoo.card(name)
         needed = {key: card[key] for key in ("class", "input_size", "mean", "std")}
         return Architecture(name, args=card["args"], card=needed)
-    import timm
-
     known = aliases().get(name, name)
-    if not timm.is_model(known):
-        names = [*zoo.names(), *aliases(), *timm.list_models()]
-        otherwise = "`prunekit list` shows the short names; any timm name works too."
-        raise RegistryError(unknown("architecture", name, names, otherwise))
+    if not _is_registered(known):
+        raise RegistryError(_unregistered(name))
     return Architecture(name, timm=known)
 
 
 def is_known(name: str) -> bool:
     """Whether an architecture is called so."""
+    return name in zoo.names() or name in aliases() or _is_registered(name)
+
+
+def _is_registered(name: object) -> bool:
+    """Whether timm can build a model of that name from its own code alone."""
     import timm
 
-    return name in zoo.names() or name in aliases() or bool(timm.is_model(name))
+    if not isinstance(name, str) or not timm.is_model(name):
+        return False
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:  # the architecture is there, but no weights have that tag
+        return False
+    return True
+
+
+def _unregistered(name: object) -> str:
+    import timm
+
+    if not isinstance(name, str) or ":" in name:
+        return (
+            f"The architecture is {printable(repr(name))}, but only names that timm registers are "
+            "built, and nothing is fetched by any other; name one of those, and pass --weights "
+            "FILE for weights of your own."
+        )
+    tagged = timm.list_models(f"{name.partition('.')[0]}.*", include_tags=True)
+    names = [*zoo.names(), *aliases(), *timm.list_models(), *tagged]
+    otherwise = "`prunekit list` shows the short names; any timm name works too."
+    return unknown("architecture", name, names, otherwise)
 
 
 def build(
@@ -121,10 +157,17 @@ def build(
         WeightsError: The weights are missing, corrupt, or of another shape.
     """
     architecture = resolve(name)
-    architecture = replace(architecture, args={**architecture.args, **(args or {})})
-    if weights in ("auto", "pretrained", "random"):
-        return _build_named(architecture, weights, seed)
-    return _build_from_file(architecture, Path(weights), seed)
+    args = args or {}
+    told = replace(architecture, args={**architecture.args, **args})
+    if weights == "random":
+        return Built(*_made(told, seed), "random")
+    if weights not in ("auto", "pretrained"):
+        checkpoint = read_checkpoint(Path(weights))
+        return _build_fitting(architecture, args, checkpoint, checkpoint.source, seed)
+    if architecture.card is not None:
+        checkpoint = replace(read_checkpoint(zoo.weights(name)), source=name)
+        return _build_fitting(architecture, args, checkpoint, "zoo", seed)
+    return _build_pretrained(told, weights, seed)
 
 
 def is_random(name: str, weights: str) -> bool:
@@ -132,20 +175,39 @@ def is_random(name: str, weights: str) -> bool:
     return weights == "random" or (weights == "auto" and name not in zoo.names())
 
 
-def _build_named(architecture: Architecture, weights: str, seed: int) -> Built:
+def _build_pretrained(architecture: Architecture, weights: str, seed: int) -> Built:
     model, architecture = _made(architecture, seed)
-    if weights == "random":
-        return Built(model, architecture, "random")
-    if architecture.card is not None:
-        fill(model, load_weights(zoo.weights(architecture.name)), architecture.name)
-        return Built(model, architecture, "zoo")
+    assert architecture.timm is not None, "models of the zoo have weights of their own"
     try:
-        return Built(_pretrained(architecture), architecture, "pretrained")
+        pretrained, warnings = build_pretrained(architecture.timm, architecture.args)
     except WeightsError as error:
         if weights == "pretrained":
             raise
         warning = f"RANDOM WEIGHTS, so that accuracies mean nothing. {error}"
         return Built(model, architecture, "random", (warning,))
+    return Built(pretrained, architecture, "pretrained", warnings)
+
+
+def _build_fitting(
+    architecture: Architecture,
+    args: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    origin: str,
+    seed: int,
+) -> Built:
+    """Build the model that weights were made for, once they have proved to fit."""
+
+    def told(args: Mapping[str, Any]) -> Architecture:
+        return replace(architecture, args={**architecture.args, **args})
+
+    def outline(args: Mapping[str, Any]) -> nn.Module:
+        with torch.device("meta"):
+            return _made(told(args), seed)[0]
+
+    fitted = fit(checkpoint, outline, args)
+    model, made = _made(told(fitted.args), seed)
+    model.load_state_dict(fitted.tensors)
+    return Built(model, made, origin, fitted.notes)
 
 
 def _made(architecture: Architecture, seed: int) -> tuple[nn.Module, Architecture]:
@@ -164,62 +226,3 @@ def _made(architecture: Architecture, seed: int) -> tuple[nn.Module, Architectur
                 f"{architecture.name} cannot be built with {told or 'its defaults'} ({reason}); "
                 "choose other sizes."
             ) from error
-
-
-def _pretrained(architecture: Architecture) -> nn.Module:
-    import timm
-
-    try:
-        with _quick_refusal():
-            model: nn.Module = timm.create_model(
-                architecture.timm, pretrained=True, **architecture.args
-            )
-    except Exception as error:  # the hub's client and timm raise whatever went wrong
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 100, placeholder=" ...")
-        raise WeightsError(
-            f"No pretrained weights of {architecture.timm} can be had here ({reason}); pass a "
-            "weights file, or --weights random."
-        ) from error
-    return model.eval()
-
-
-@contextmanager
-def _quick_refusal() -> Iterator[None]:
-    """Without a network, look in the hub's cache only, instead of retrying for a minute."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _reachable(url: str) -> bool:
-    if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
-        return True  # names are then resolved by the proxy
-    try:
-        socket.getaddrinfo(urlparse(url).hostname, 443)
-    except OSError:
-        return False
-    return True
-
-
-def _build_from_file(architecture: Architecture, path: Path, seed: int) -> Built:
-    state = load_weights(path)
-    classes = _classes(architecture, state)
-    if classes is not None:
-        args = {**architecture.args, "num_classes": classes}
-        architecture = Architecture(architecture.name, architecture.timm, args, architecture.card)
-    model, architecture = _made(architecture, seed)
-    fill(model, state, str(path))
-    return Built(model, architecture, str(path))
-
-
-def _classes(architecture: Architecture, state: Mapping[str, Tensor]) -> int | None:
-    """Read the number of classes off the classifier's bias, under the name all three use."""
-    for name in ("head.fc.bias", "head.bias"):
-        if name in state and state[name].dim() == 1:
-            return len(state[name])
-    return None

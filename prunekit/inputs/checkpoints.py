@@ -1,9 +1,9 @@
-"""Weights files -> tensors, and into a model."""
+"""Checkpoints: the weights of one model in a file, and into a model."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,65 +11,158 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .weights_file import printable, read_weights_file
+
+# Where training scripts keep weights. Like timm, the first that is there is taken: averages over
+# training, which are better, before what they are averages of.
+AVERAGES = ("state_dict_ema", "model_ema")
+NESTS = (*AVERAGES, "state_dict", "model", "model_state_dict", "teacher", "module", "net")
+DEEPEST = 4  # nests inside each other
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or a state dict that was saved with torch.save.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights that were taken from a file.
+
+    Attributes:
+        source: What to call the file.
+        tensors: Name to plain tensor, as the file has them.
+        notes: What the user must know about how they were chosen.
+    """
+
+    source: str
+    tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read the weights in a safetensors file, or in one that torch.save wrote.
 
     Raises:
-        WeightsError: The file is missing, corrupt, or holds more than tensors.
+        WeightsError: The file is missing or damaged, or holds no state dict of plain tensors.
     """
-    if not path.is_file():
-        raise WeightsError(
-            f"There is no weights file {str(path)!r}; expected pretrained, random, auto, or the "
-            "path of a safetensors or PyTorch file."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            tensors: dict[str, Tensor] = load_file(path)
-            return tensors
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors and torch raise a dozen types for bad bytes
-        reason = textwrap.shorten(str(error), 100, placeholder=" ...")
-        raise WeightsError(
-            f"{str(path)!r} is not a readable weights file ({type(error).__name__}: {reason}); "
-            "expected safetensors, or a PyTorch file of tensors only."
-        ) from error
-    return _state_dict(state, path)
+    content, notes = _unwrapped(read_weights_file(path), path)
+    _check_state_dict(content, path)
+    for name, tensor in content.items():
+        _check_plain(printable(name), tensor, path)
+    return Checkpoint(str(path), content, notes)
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load weights strictly.
 
     Raises:
-        WeightsError: A tensor is missing, unexpected or of another shape; the first of each
-            is named.
+        WeightsError: They do not fit.
     """
-    own = model.state_dict()
-    wrong = [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    missing = [f"{name} is missing" for name in own if name not in state]
-    extra = [f"{name} is unexpected" for name in state if name not in own]
-    problems = wrong + missing + extra
+    check_fits(model.state_dict(), state, source)
+    model.load_state_dict(state)
+
+
+def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Make sure that weights fit a model to the last tensor.
+
+    Args:
+        own: The model's tensors, which may be on the meta device.
+        state: What is to be loaded.
+        source: What to call it.
+
+    Raises:
+        WeightsError: A tensor is missing, unexpected, of another shape or no floating-point
+            number; the first of them is named.
+    """
+    problems = misfits(own, state)
     if problems:
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise WeightsError(
             f"The weights of {source} do not fit the architecture: {problems[0]}{more}; "
             "name the architecture they were made for."
         )
-    model.load_state_dict(state)
 
 
-def _state_dict(state: Any, path: Path) -> dict[str, Tensor]:
-    """Unwrap the usual nestings of checkpoints."""
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{str(path)!r} holds no state dict; expected names and tensors.")
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+def misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Say of each tensor that does not fit what is wrong with it.
+
+    Args:
+        own: The model's tensors, which may be on the meta device.
+        state: What is to be loaded.
+    """
+    shared = [name for name in own if name in state]
+    wrong = [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in shared
+        if state[name].shape != own[name].shape
+    ]
+    missing = [f"{name} is missing" for name in own if name not in state]
+    extra = [f"{printable(name)} is unexpected" for name in state if name not in own]
+    coded = [
+        f"{name} is {_dtype(state[name])}, expected floating-point numbers as before quantisation"
+        for name in shared
+        if own[name].is_floating_point() and not state[name].is_floating_point()
+    ]
+    return wrong + missing + extra + coded
+
+
+def _unwrapped(content: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Follow the usual nestings of checkpoints to the weights, and note which were chosen."""
+    notes = []
+    for _ in range(DEEPEST):
+        key = next((key for key in NESTS if _is_nest(content, key)), None)
+        if key is None:
+            break
+        others = [repr(other) for other in content if other != key and _has_tensors(content[other])]
+        if key in AVERAGES:
+            notes.append(f"Took the EMA weights ({key}) of {path}.")
+        elif others:
+            beside = printable(" and ".join(others))
+            notes.append(f"Took the weights under {key!r} of {path}, not those under {beside}.")
+        content = content[key]
+    return content, tuple(notes)
+
+
+def _is_nest(content: Any, key: str) -> bool:
+    return isinstance(content, dict) and isinstance(content.get(key), dict) and bool(content[key])
+
+
+def _has_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(entry, Tensor) for entry in value.values())
+
+
+def _check_state_dict(content: Any, path: Path) -> None:
+    if not isinstance(content, dict):
+        what = f"but a {type(content).__name__}"
+    elif not content:
+        what = "but an empty one"
+    else:
+        odd = [
+            f"since {printable(repr(name))} is of type {type(value).__name__}"
+            for name, value in content.items()
+            if not (isinstance(name, str) and isinstance(value, Tensor))
+        ]
+        what = odd[0] if odd else ""
+    if what:
+        raise WeightsError(
+            f"{str(path)!r} holds no state dict, {what}; expected names and tensors, so save "
+            "model.state_dict() with torch.save."
+        )
+
+
+def _check_plain(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse tensors that are not laid out number by number, or not there."""
+    what = ""
+    if tensor.is_nested:
+        what, advice = "nested", "save ordinary tensors"
+    elif tensor.layout != torch.strided:
+        what, advice = "sparse", "save tensor.to_dense()"
+    elif tensor.is_quantized:
+        what, advice = "quantised", "save tensor.dequantize()"
+    elif tensor.is_meta:
+        what, advice = "without values (on the meta device)", "save a model that has its weights"
+    elif tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        # What is built after it would be larger than the file by any factor.
+        what, advice = "expanded from fewer values", "save tensor.contiguous()"
+    if what:
+        raise WeightsError(f"{name} of {str(path)!r} is {what}; {advice} instead.")
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

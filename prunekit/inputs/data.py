@@ -7,6 +7,7 @@ training images and is the only thing criteria and repairs may see.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,7 @@ def _difference(places: dict[str, Path], names: dict[str, list[str]]) -> str | N
 
 def _places(root: Path, calibrates: bool) -> dict[str, Path]:
     """Return the folder of each split."""
-    if not root.is_dir():
+    if not os.path.isdir(root):  # unlike Path's, it takes any text for a path
         raise DataError(
             f"No data set or folder is called {str(root)!r}; "
             f"expected one of {', '.join(DATASETS)}, or a folder of images."

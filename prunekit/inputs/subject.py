@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..adapters.base import Adapter, select
 from ..adapters.finding import find_adapter
 from ..axis import AxisSpec
 from ..errors import AdapterError, RequestError
+from ..globs import matching
 from ..shared import Shared
 from ..tracing.copies import copy_with
 from . import zoo
@@ -205,18 +205,8 @@ def find_specs(
             separate axes that must agree.
     """
     declared = select(axes_of(subject.adapter, subject.model), kinds, subject.adapter)
-    for pattern in (*include, *exclude):
-        if not any(fnmatch.fnmatchcase(spec.name, pattern) for spec in declared):
-            raise AdapterError(
-                f"The pattern {pattern!r} matches no axis; the axes are called like "
-                f"{', '.join(spec.name for spec in declared[:3])}."
-            )
-    chosen = [
-        spec
-        for spec in declared
-        if (not include or any(fnmatch.fnmatchcase(spec.name, p) for p in include))
-        and not any(fnmatch.fnmatchcase(spec.name, p) for p in exclude)
-    ]
+    names = matching([spec.name for spec in declared], include, exclude, "axis")
+    chosen = [spec for spec in declared if spec.name in names]
     if not chosen:
         raise AdapterError("The patterns leave no axis to shrink; exclude less, or include more.")
     torn = {s.match for s in chosen if s.match} & {s.match for s in declared if s not in chosen}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..axis import Axis
 from ..planning.budget import Term
-from ..tracing.copies import weightless
+from .macs import count_macs
 
 
 @dataclass(frozen=True)
@@ -21,11 +19,13 @@ class Latency:
     Attributes:
         median: Milliseconds.
         low, high: Quartiles, milliseconds.
+        repeats: How many passes they are of; None in older reports.
     """
 
     median: float
     low: float
     high: float
+    repeats: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,30 +63,11 @@ def stats(model: nn.Module, example: Tensor) -> Stats:
 
 
 def macs_by_module(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Count the MACs of one image in every module's own arithmetic, its children left out.
-
-    The model is run on the meta device, so this takes no memory and little time.
-    """
-    shell, one = weightless(model, example[:1])
-    counter = FlopCounterMode(display=False)
-    # Fused attention counts differently from kernel to kernel; the plain form does not.
-    with (
-        torch.no_grad(),
-        counter,
-        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
-    ):
-        shell.eval()(one)
-    root = type(shell).__name__
-    totals = {
-        name.removeprefix(root).removeprefix("."): sum(flops.values()) // 2
-        for name, flops in counter.get_flop_counts().items()
-        if name == root or name.startswith(f"{root}.")
-    }
-    own = dict(totals)
-    for name, total in totals.items():
-        if name:
-            own[name.rpartition(".")[0]] -= total
-    return own
+    """Count the MACs of one image in every module's own arithmetic, its children left out."""
+    totals: dict[str, int] = {}
+    for (module, _), macs in count_macs(model, example).items():
+        totals[module] = totals.get(module, 0) + macs
+    return totals
 
 
 def param_terms(model: nn.Module) -> tuple[Term, ...]:
@@ -98,23 +79,25 @@ def param_terms(model: nn.Module) -> tuple[Term, ...]:
 
 
 def mac_terms(model: nn.Module, axes: Sequence[Axis], example: Tensor) -> tuple[Term, ...]:
-    """Return every module's share of the MACs, and what it is proportional to.
+    """Return every operation's share of the MACs, and what it is proportional to.
 
-    A layer's MACs are proportional to the dimensions of its weight; what a module computes
-    itself, such as attention's matrix products, to the axes that name it as their owner.
+    What is multiplied with a parameter is proportional to that parameter's dimensions; what a
+    module computes otherwise, such as attention's matrix products, to the axes that name it as
+    their owner.
     """
     owned: dict[str, tuple[tuple[str, int], ...]] = {}
     for axis in axes:
         if axis.spec.owner:
             owned[axis.spec.owner] = ((axis.voters[0].name, axis.voters[0].dim),)
-    shapes = {name: parameter.dim() for name, parameter in model.named_parameters()}
+    sizes = {name: parameter.dim() for name, parameter in model.named_parameters()}
     terms = []
-    for name, macs in macs_by_module(model, example).items():
-        weight = f"{name}.weight"
-        if name in owned:
-            terms.append(Term(macs, owned[name]))
-        elif shapes.get(weight, 0) > 1:
-            terms.append(Term(macs, ((weight, 0), (weight, 1))))
-        else:
-            terms.append(Term(macs, ()))
+    for (module, parameter), macs in count_macs(model, example).items():
+        if parameter:
+            dims = tuple((parameter, dim) for dim in range(sizes[parameter]))
+        elif module in owned:
+            dims = owned[module]
+        else:  # perhaps a layer that makes what it multiplies with from its weight
+            weight = f"{module}.weight"
+            dims = tuple((weight, dim) for dim in range(sizes.get(weight, 0)))
+        terms.append(Term(macs, dims))
     return tuple(terms)

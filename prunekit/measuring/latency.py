@@ -9,18 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..tracing.checkpointing import without_checkpointing
 from .counting import Latency
 
 BATCHES = (1, 8)  # images in a forward pass that is timed
-
-
-WARM_UP = 2  # passes that are not timed
-
-
-REPEATS = (5, 40)  # fewest and most passes that are, and for how long to go on with them
-
-
-ENOUGH_SECONDS = 5.0
+WARM_UP = 2  # first passes that do not count, where there are enough others
+REPEATS = (3, 40)  # fewest and most passes that do
+ENOUGH_SECONDS = 5.0  # for all passes of all models at one batch size, if that is not too few
 
 
 def latencies(models: Sequence[nn.Module], example: Tensor) -> list[dict[int, Latency]]:
@@ -39,26 +34,28 @@ def latency(models: Sequence[nn.Module], example: Tensor, batch: int) -> list[La
         batch: Images in a forward pass.
 
     Returns:
-        For each model the median and the quartiles of the passes after `WARM_UP`: at least
-        the fewest of `REPEATS`, at most the most, and no more after `ENOUGH_SECONDS`.
+        For each model the median and the quartiles, and of how many passes they are: at least
+        the fewest of `REPEATS`, at most the most, and no more once all have taken
+        `ENOUGH_SECONDS`. The first `WARM_UP` passes are left out, or as many as leave the fewest:
+        what takes seconds is warm by its end.
     """
     times: list[list[float]] = [[] for _ in models]
     inputs = [_batch(model, example, batch) for model in models]
     fewest, most = REPEATS
     turns = list(zip(models, inputs, times, strict=True))
-    for repeat in range(-WARM_UP, most):
-        turns.reverse()  # whatever else comes and goes in step should not hit the same one always
-        for model, x, taken in turns:
-            seconds = _time(model, x)
-            if repeat >= 0:
-                taken.append(1000 * seconds)
-        if repeat + 1 >= fewest and sum(map(sum, times)) > 1000 * ENOUGH_SECONDS:
-            break
-    found = []
-    for taken in times:
-        low, median, high = statistics.quantiles(taken, n=4)
-        found.append(Latency(round(median, 3), round(low, 3), round(high, 3)))
-    return found
+    with without_checkpointing(*models):
+        for passes in range(1, WARM_UP + most + 1):
+            turns.reverse()  # whatever comes and goes in step should not hit the same one always
+            for model, x, taken in turns:
+                taken.append(_time(model, x))
+            if passes >= fewest and sum(map(sum, times)) > ENOUGH_SECONDS:
+                break
+    return [_summed_up(taken[min(WARM_UP, len(taken) - fewest) :]) for taken in times]
+
+
+def _summed_up(seconds: Sequence[float]) -> Latency:
+    low, median, high = statistics.quantiles([1000 * each for each in seconds], n=4)
+    return Latency(round(median, 3), round(low, 3), round(high, 3), len(seconds))
 
 
 def _batch(model: nn.Module, example: Tensor, batch: int) -> Tensor:

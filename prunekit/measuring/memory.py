@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..tracing.checkpointing import without_checkpointing
 from .latency import BATCHES, _batch
 
 
@@ -18,7 +19,8 @@ from .latency import BATCHES, _batch
 def peak_memory(model: nn.Module, example: Tensor, batch: int = BATCHES[-1]) -> int:
     """Return the bytes a forward pass needs at its peak, on top of the model."""
     x = _batch(model, example, batch)
-    return peak_bytes(lambda: model(x), model, x)
+    with without_checkpointing(model):
+        return peak_bytes(lambda: model(x), model, x)
 
 
 def peak_bytes(work: Callable[[], object], model: nn.Module, *others: Tensor) -> int:

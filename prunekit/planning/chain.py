@@ -104,7 +104,8 @@ def _pool_events(
         # Nothing leaves a unit before all that is ranked below it in the same unit.
         leaving += [(ranked[rank], -rank, number) for rank in range(least, len(ranked))]
     leaving.sort()
-    total = sum(units[number].length * units[number].slices_per_step for number in members)
+    steps = {number: units[number].slices_per_step for number in members}
+    total = sum(units[number].length * steps[number] for number in members)
     allowed = {
         n: _allowed(units[n].length, _least(units[n], floor), _step(units[n], multiple))
         for n in members
@@ -114,7 +115,7 @@ def _pool_events(
     gone, events = 0, []
     for _, _, number in leaving:
         raw[number] -= 1
-        gone += units[number].slices_per_step
+        gone += steps[number]
         rounded = allowed[number][raw[number]]
         if rounded < size[number]:
             size[number] = rounded

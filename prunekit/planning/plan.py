@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from torch import Tensor
 
 from ..axis import Axis, cuts
 from ..errors import ArtifactError, BudgetError
-from .budget import BYS, CLOSE_ENOUGH, Budget, By
+from ..files.plan import PlanData, impossible
+from ..files.reading import typed
+from .budget import CLOSE_ENOUGH, Budget, By
 from .chain import Event, Unit, counts_after, make_chain, make_units
 
 
@@ -51,24 +52,16 @@ class Plan:
         Raises:
             ArtifactError: Something is missing, of the wrong type or out of range.
         """
-        try:
-            axes: Mapping[str, Mapping[str, list[int]]] = data["axes"]  # type: ignore[assignment]
-            kept = {str(name): tuple(int(i) for i in axis["kept"]) for name, axis in axes.items()}
-            sizes = {str(name): int(axis["size"]) for name, axis in axes.items()}  # type: ignore[call-overload]
-            by = next(known for known in BYS if known == data["by"])
-            plan = cls(kept, sizes, by, float(data["asked"]), float(data["got"]))  # type: ignore[arg-type]
-        except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        found = typed(data, PlanData, "The plan")
+        name = impossible(found)
+        if name is not None:
             raise ArtifactError(
-                f"The plan is not readable ({type(error).__name__}: {error}); save it again."
-            ) from error
-        for name, slices in kept.items():
-            ascending = all(a < b for a, b in itertools.pairwise(slices))
-            if not slices or not ascending or slices[0] < 0 or slices[-1] >= sizes[name]:
-                raise ArtifactError(
-                    f"The plan keeps impossible slices of axis {name!r}; expected ascending "
-                    f"numbers from 0 to {sizes[name] - 1}. Save it again."
-                )
-        return plan
+                f"The plan keeps impossible slices of axis {name!r}; expected ascending numbers "
+                f"from 0 to {found['axes'][name]['size'] - 1}. Save it again."
+            )
+        kept = {name: tuple(axis["kept"]) for name, axis in found["axes"].items()}
+        sizes = {name: axis["size"] for name, axis in found["axes"].items()}
+        return cls(kept, sizes, found["by"], found["asked"], found["got"])
 
 
 def make_plan(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..adapters.answers import axes_of
 from ..errors import DataError
 from ..inputs.data import Batches, Data, batches
 from ..inputs.subject import Subject, find_images, find_subject
@@ -69,10 +71,14 @@ class Job:
     watch: Watch
     on_epoch: Callable[[Epoch], None]
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of axes that may shrink."""
-        return self.request.kinds(self.subject.adapter.default_kinds)
+        """The kinds of axes that may shrink; of the adapter's default ones, those there are."""
+        adapter, model = self.subject.adapter, self.subject.model
+        if self.request.axes or self.request.level.masks:
+            return tuple(self.request.axes or ())
+        there = {spec.kind for spec in axes_of(adapter, model)}
+        return tuple(kind for kind in adapter.default_kinds if kind in there)
 
     @property
     def chosen(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

@@ -1,13 +1,12 @@
-"""trace: the only file that knows torch-pruning.
+"""trace: the only file that imports torch-pruning.
 
-Its dependency graph is asked once, on the meta device, which dimensions are coupled and
+Its dependency graph is built once, on the meta device, and says which dimensions are coupled and
 where; from then on everything is index arithmetic on tensors.
 """
 
 from __future__ import annotations
 
 import gc
-import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +15,16 @@ from typing import Any
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..adapters.answers import role_of, unfollowed_by
 from ..adapters.base import Adapter
 from ..axis import AUX, Axis, AxisSpec, Member
 from ..errors import AdapterError
-from .copies import BATCH_NORMS, weightless
+from .copies import BATCH_NORMS
+from .coupling import Coupling, coupled
+from .running import dry_run, reason
+from .shapes import Shapes
 
 
 def trace(
@@ -96,21 +99,8 @@ class _Graph:
     def __init__(self, model: nn.Module, example: Tensor):
         # The graph is read off autograd, whatever mode the caller is in.
         with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of bare parameters; ties cover them
-            shell, inputs = weightless(model, example)
-            for parameter in shell.parameters():
-                parameter.requires_grad_(parameter.is_floating_point())
-            self._graph = tp.DependencyGraph()
-            try:
-                self._graph.build_dependency(shell, (inputs,), verbose=False)
-            except Exception as error:  # of the model's own code
-                # torch-pruning tries a second way of calling the model; the first is to blame.
-                cause = error.__context__ or error
-                reason = textwrap.shorten(f"{type(cause).__name__}: {cause}", 120)
-                raise AdapterError(
-                    f"{type(model).__name__} does not run on an input of shape "
-                    f"{tuple(example.shape)} ({reason}); pass an example_input that fits."
-                ) from error
+            warnings.filterwarnings("ignore", module="torch_pruning")  # of bare parameters
+            shell, self._graph, self._ends = dry_run(model, example, _built)
         self._modules = dict(shell.named_modules())
         self._names = {module: name for name, module in self._modules.items()}
 
@@ -131,36 +121,32 @@ class _Graph:
         start = pruner.prune_out_channels if spec.side == "out" else pruner.prune_in_channels
         channels = layer.weight.shape[0 if spec.side == "out" else 1]
         slice_of = _slice_of_channel(spec, channels)
-        group = self._group(layer, start, channels)
         found = _Found(spec)
-        for item in group:
+        try:
+            items = coupled(self._graph.module2node[layer], start, channels)
+        except Exception as error:  # of torch-pruning's mappings
+            raise AdapterError(
+                f"Axis {spec.name!r} cannot be followed from layer {spec.layer!r} "
+                f"({reason(error)}); describe it by ties alone, without a layer."
+            ) from error
+        for item in items:
             self._add(found, item, slice_of)
         return found
 
-    def _group(self, layer: nn.Module, start: Any, channels: int) -> Any:
-        """Ask for everything coupled with all channels of a layer."""
-        # Every query revises the index maps of all known nodes, although the model is the same
-        # as when the graph was built; let it know of the one node where the query starts.
-        known = self._graph.module2node
-        self._graph.module2node = {layer: known[layer]}
-        try:
-            return self._graph.get_pruning_group(layer, start, list(range(channels)))
-        finally:
-            self._graph.module2node = known
-
-    def _add(self, found: _Found, item: Any, slice_of: Tensor) -> None:
-        target, handler = item.dep.target, item.dep.handler
+    def _add(self, found: _Found, item: Coupling, slice_of: Tensor) -> None:
+        target, handler = item.target, item.handler
         # Where a layer has the last word, torch-pruning adds no node for the output.
-        last = not target.outputs and not handler.__name__.endswith("in_channels")
-        if last or isinstance(target.module, tp.ops._OutputOp):
+        last = not target.outputs or target.grad_fn in self._ends
+        inward = handler.__name__.endswith("in_channels")
+        if isinstance(target.module, tp.ops._OutputOp) or (last and not inward):
             raise AdapterError(
                 f"Axis {found.spec.name!r} reaches the model's output, whose size must not change; "
-                "declare another axis."
+                f"leave it out with --exclude {found.spec.name!r}."
             )
         dims = self._dims(found.spec, target.module, handler)
         if not dims:
             return
-        index = _gather(torch.tensor(item.idxs), slice_of[torch.tensor(item.root_idxs)], found.spec)
+        index = _gather(item.positions.here, slice_of[item.positions.root], found.spec)
         for key in dims:
             found.tensors[key] = index
         if _is_norm(target.module):  # even one without parameters
@@ -201,6 +187,36 @@ class _Graph:
             return [(f"{name}.weight", 1)]
         # A depthwise convolution has one input channel per output channel, on dimension 0.
         return [(f"{name}.{part}", 0) for part, _ in layer.named_parameters(recurse=False)]
+
+
+def _built(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Any, set[object]]:
+    """Run a model and build its graph; return both, and the ends of the graph, its outputs."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    outputs: list[Tensor] = []
+
+    def run(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+        with Shapes():  # type: ignore[no-untyped-call]
+            leaves = tree_leaves(model(inputs))
+        outputs.extend(x for x in leaves if isinstance(x, Tensor) and x.grad_fn is not None)
+        return outputs
+
+    graph = tp.DependencyGraph()
+    try:
+        graph.build_dependency(model, inputs, forward_fn=run, verbose=False)
+    except Exception as error:
+        if not outputs:  # it was the model that failed
+            raise
+        raise AdapterError(
+            f"The layers of {type(model).__name__} are connected in a way that cannot be followed "
+            f"({reason(error)}); have its adapter describe axes by ties alone, without a layer."
+        ) from error
+    if not outputs:
+        raise AdapterError(
+            f"{type(model).__name__} returns nothing that depends on its weights, so nothing can "
+            "be followed through it; return a tensor that does, with gradients."
+        )
+    return model, graph, {output.grad_fn for output in outputs}
 
 
 def _slice_of_channel(spec: AxisSpec, channels: int) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from ..errors import ArtifactError
@@ -30,10 +30,19 @@ def read_masks(path: Path, model: nn.Module) -> dict[str, Tensor]:
     Raises:
         ArtifactError: The file is corrupt, or does not fit the model.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}); save it again.") from error
+    return masks_in(content, path, model)
+
+
+def masks_in(content: bytes, path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Do what `read_masks` does, with what was read already."""
     parameters = dict(model.named_parameters())
     try:
-        packed = load_file(path)
-    except (OSError, SafetensorError) as error:
+        packed = load(content)
+    except SafetensorError as error:
         raise ArtifactError(
             f"{path} is corrupt ({type(error).__name__}); save it again."
         ) from error

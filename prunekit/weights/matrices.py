@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 
 from torch import nn
@@ -11,6 +10,7 @@ from ..adapters.answers import role_of
 from ..adapters.base import Adapter
 from ..axis import AUX, Axis, matrix_axis
 from ..errors import AdapterError
+from ..globs import matching
 from ..registry import unknown
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -42,19 +42,8 @@ def weight_axes(
             raise AdapterError(
                 unknown(f"module of single weights of {type(model).__name__}", role, known)
             )
-    for pattern in (*include, *exclude):
-        if not any(fnmatch.fnmatchcase(axis.name, pattern) for axis in axes):
-            raise AdapterError(
-                f"The pattern {pattern!r} matches no weight matrix; they are called like "
-                f"{', '.join(axis.name for axis in axes[:3])}."
-            )
-    chosen = [
-        axis
-        for axis in axes
-        if (not roles or axis.kind in roles)
-        and (not include or any(fnmatch.fnmatchcase(axis.name, p) for p in include))
-        and not any(fnmatch.fnmatchcase(axis.name, p) for p in exclude)
-    ]
+    names = matching([axis.name for axis in axes], include, exclude, "weight matrix")
+    chosen = [axis for axis in axes if axis.name in names and (not roles or axis.kind in roles)]
     if not chosen:
         raise AdapterError(
             "There is no weight matrix to mask; exclude less, include more, or give some a role "

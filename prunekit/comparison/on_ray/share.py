@@ -30,9 +30,9 @@ class Share:
         Raises:
             GridError: A number is out of range.
         """
-        if self.cpus <= 0:
+        if not 0 < self.cpus < math.inf:
             raise GridError(f"A cell cannot do with {self.cpus:g} CPUs; expected more than 0.")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus % 1):
+        if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus % 1):
             raise GridError(
                 f"A cell cannot be given {self.gpus:g} GPUs; expected a whole number, or a part of "
                 "one, such as 0.5."

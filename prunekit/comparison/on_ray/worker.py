@@ -13,7 +13,7 @@ import torch
 
 from ...adapters import ADAPTERS
 from ...criteria import CRITERIA
-from ...errors import GridError, PruneError
+from ...errors import GridError
 from ...inputs.data import fingerprint
 from ...inputs.subject import find_images, find_subject
 from ...measuring.provenance import versions
@@ -25,7 +25,7 @@ from ..bench import Bench
 from ..cell import Record
 from ..grid import Grid
 from ..known import source_of, weights_digest
-from ..launch import Job
+from ..launch import Job, reason_of
 
 DOORS: tuple[tuple[str, Registry[Any]], ...] = (
     ("prunekit.criteria", CRITERIA),
@@ -69,11 +69,9 @@ def run_cell(parcel: Parcel, job: Job) -> Record | str:
         bench = _bench_for(parcel)
         _check_alike(bench, parcel, job)
         return bench.run(job.cell)
-    except PruneError as error:  # of the worker, not of the cell: those are results
-        return str(error)
-    except Exception as error:
+    except Exception as error:  # of the worker, not of the cell: those are results
         _benches.clear()
-        return f"{type(error).__name__}: {error}"
+        return reason_of(error)
 
 
 def _bench_for(parcel: Parcel) -> Bench:

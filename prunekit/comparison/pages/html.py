@@ -13,8 +13,9 @@ from typing import Any
 
 from ..cell import NONE
 from ..findings import Agreement, Column, Findings, Kept, Pair, Row, Standing
-from .figures import LATENCY, MACS, by_method, draw, panels, swatch
+from .figures import draw, swatch
 from .layers import draw_kept
+from .panels import LATENCY, MACS, by_method, panels
 from .theme import palette_css
 from .words import (
     Method,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ArtifactError
+from ...files.reading import read_json
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from ...files.card import Card
 
 HERE = Path(__file__).parent
 DATA = "fashion-mnist-mini"
@@ -21,10 +24,15 @@ def names() -> list[str]:
     return sorted(path.stem for path in HERE.glob("*.json"))
 
 
-def card(name: str) -> dict[str, Any]:
-    """Return a model's card: class, arguments, data, recipe, seed, accuracy, versions."""
-    found: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text("utf-8"))
-    return found
+def card(name: str) -> Card:
+    """Return a model's card: class, arguments, data, recipe, seed, accuracy, versions.
+
+    Raises:
+        ArtifactError: It is not readable.
+    """
+    from ...files.card import Card
+
+    return read_json(HERE / f"{name}.json", Card, advice="install prunekit again")
 
 
 def build(name: str) -> nn.Module:
@@ -32,7 +40,7 @@ def build(name: str) -> nn.Module:
     return build_from(card(name))
 
 
-def build_from(card: dict[str, Any]) -> nn.Module:
+def build_from(card: Mapping[str, Any]) -> nn.Module:
     """Instantiate the timm class of a card, and tell it what images it will see.
 
     Raises:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import TrainingError
+from ...files.reading import read_toml
 from ...registry import unknown
 
 HERE = Path(__file__).parent
 PRECISIONS = ("no", "fp16", "bf16")
 DEFAULT = "quick"
+MOST = 1000.0  # what is larger ends in weights that are not numbers
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -107,13 +107,7 @@ def find(name: str | Path) -> Recipe:
         raise TrainingError(
             unknown("recipe", str(name), names(), f"known: {', '.join(names())}; {known}")
         )
-    try:
-        settings = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{str(path)!r} is not a readable recipe ({error}); mend it."
-        ) from error
-    return from_settings(settings, str(path))
+    return from_settings(read_toml(path, "recipe", TrainingError), str(path))
 
 
 def from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -155,7 +149,7 @@ def _check_type(name: str, value: Any, wanted: type) -> None:
 _Right = Callable[[Any], bool]
 _RANGES: tuple[tuple[tuple[str, ...], _Right, str], ...] = (
     (("epochs", "batch_size", "accumulate"), lambda v: v >= 1, "1 or more"),
-    (("lr", "temperature"), lambda v: 0 < v < math.inf, "a number above 0"),
+    (("lr", "temperature"), lambda v: 0 < v <= MOST, f"a number above 0, up to {MOST:g}"),
     (
         (
             "min_lr",
@@ -167,8 +161,8 @@ _RANGES: tuple[tuple[tuple[str, ...], _Right, str], ...] = (
             "color_jitter",
             "feature_weight",
         ),
-        lambda v: 0 <= v < math.inf,
-        "0 or more",
+        lambda v: 0 <= v <= MOST,
+        f"a number from 0 to {MOST:g}",
     ),
     (("flip", "random_erasing", "distill_weight"), lambda v: 0 <= v <= 1, "a number from 0 to 1"),
     (

@@ -1,23 +1,46 @@
-"""What a run needs to go on, written so that being killed at any moment loses nothing."""
+"""What a run needs to go on, written so that being killed at any moment loses nothing.
+
+A checkpoint is tensors and JSON, never a pickle: whoever can write to its directory can spoil the
+run, and no more. There is no state of random generators in it, since there is none to keep; see
+`chance`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le, MaxLen
+from pydantic import JsonValue, with_config
 from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
-from ...errors import TrainingError
-from .history import Epoch, replace_file
+# Before Python 3.12, pydantic cannot look into the TypedDict of typing.
+from typing_extensions import TypedDict
 
-SETTINGS = "settings.json"
+from ...errors import ArtifactError, TrainingError
+from ...files.reading import parse, read_bytes, reason, typed
+from ...files.replacing import flush
+from ...files.stored import digest, digest_of, write_json
+from ...files.tree import pack, unpack
+from .history import Epoch
+from .setting import together
+
 PREFIX, PARTIAL = "checkpoint-", ".partial"
+STATE, TENSORS = "state.json", "state.safetensors"
+NAME = re.compile(rf"{PREFIX}(\d{{1,9}})")
+LARGEST_STATE = 256 * 2**20  # bytes of STATE; an optimizer has a few numbers a parameter
+
+Count = Annotated[int, Ge(0), Le(2**53)]
+Percent = Annotated[float, Ge(-1), Le(100)]  # -1 before anything is validated
 
 
 @dataclass
@@ -45,11 +68,38 @@ class Progress:
     start_top1: float = -1.0
 
     def state_dict(self) -> dict[str, Any]:
+        """Return it as plain data and tensors."""
         return {**vars(self), "history": [asdict(entry) for entry in self.history]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self.history = [Epoch(**entry) for entry in state["history"]]
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ArtifactError: It is something else.
+        """
+        plain = {key: value for key, value in state.items() if key not in ("best", "history")}
+        vars(self).update(typed(plain, _Reached, "The progress of the run"))
+        self.history = typed(state["history"], list[Epoch], "The history of the run")
+        self.best = dict(state["best"])
+
+
+@with_config({"extra": "forbid"})
+class _Reached(TypedDict):
+    epoch: Count
+    done: Count
+    loss: float
+    seconds: Annotated[float, Ge(0)]
+    best_epoch: Count
+    best_top1: Percent
+    start_top1: Percent
+
+
+@with_config({"extra": "forbid"})
+class _StateFile(TypedDict):
+    format: Literal[1]
+    state: JsonValue
+    tensors_sha256: Annotated[str, MaxLen(64)]
+    sha256: Annotated[str, MaxLen(64)]
 
 
 class Checkpoints:
@@ -59,108 +109,120 @@ class Checkpoints:
     removed only then. The best weights travel in it, so that all of it is from one moment.
     """
 
-    def __init__(self, directory: Path, accelerator: Any):
-        self.directory, self.accelerator = directory, accelerator
+    def __init__(self, directory: Path, accelerator: Any, parts: Mapping[str, Any]):
+        """Say what a checkpoint is of.
+
+        Args:
+            directory: Where checkpoints go.
+            accelerator: This process's, among those that train together.
+            parts: What has a state, the same in all processes; each has `state_dict` and
+                `load_state_dict`.
+        """
+        self.directory, self.accelerator, self.parts = directory, accelerator, parts
 
     def save(self) -> None:
-        """Write a checkpoint of everything that Accelerate was told of; all processes call it."""
+        """Write a checkpoint; all processes call it, and the main one writes.
+
+        Raises:
+            TrainingError: It cannot be written.
+        """
+        together(self.accelerator, self._save)
+
+    def load(self) -> None:
+        """Load the newest whole checkpoint, if there is one.
+
+        Raises:
+            TrainingError: It is damaged, or of another run or version.
+        """
+        found = whole(self.directory)
+        if not found:
+            return
+        newest = max(found, key=_number)
+        try:
+            state = _read(newest)
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+        except (ArtifactError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+            raise TrainingError(
+                f"The checkpoint {str(newest)!r} cannot be gone on from ({_in_a_line(error)}); "
+                f"delete {str(self.directory)!r} and start again."
+            ) from error
+
+    def _save(self) -> None:
         number = max(map(_number, whole(self.directory)), default=0) + 1
         target = self.directory / f"{PREFIX}{number:06d}"
         partial = target.with_name(target.name + PARTIAL)
-        self.accelerator.wait_for_everyone()  # all have counted, before there is one more
-        if self.accelerator.is_main_process:
+        try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-        self.accelerator.wait_for_everyone()
-        try:
-            self.accelerator.save_state(str(partial))
-        except (OSError, RuntimeError, SafetensorError) as error:  # each for a full disk
-            raise TrainingError(
-                f"Cannot write a checkpoint to {str(self.directory)!r} ({error}); make room, then "
-                "add --resume to go on from the one before it."
-            ) from error
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            _flush(partial)
+            _write(partial, {name: part.state_dict() for name, part in self.parts.items()})
+            flush(partial)
             os.rename(partial, target)
-            for other in self.directory.glob(f"{PREFIX}*"):
+            for other in _ours(self.directory):
                 if other != target:
                     shutil.rmtree(other)
-        self.accelerator.wait_for_everyone()
-
-    def load(self) -> None:
-        """Load the newest whole checkpoint, if there is one."""
-        found = whole(self.directory)
-        if found:
-            self.accelerator.load_state(str(max(found, key=_number)))
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"Cannot write a checkpoint to {str(self.directory)!r} ({reason(error)}); make "
+                "room, then add --resume to go on from the one before it."
+            ) from error
+        except TypeError as error:
+            raise TrainingError(
+                f"The state of this optimizer cannot be kept in a checkpoint ({error}); choose "
+                "another --optimizer."
+            ) from error
 
 
 def whole(directory: Path) -> list[Path]:
     """Return the checkpoints that are not half-written."""
-    return [path for path in directory.glob(f"{PREFIX}*") if path.suffix != PARTIAL]
+    return [path for path in _ours(directory) if path.suffix != PARTIAL]
 
 
-def claim(directory: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    """Make a directory the place of a run with these settings.
-
-    Raises:
-        TrainingError: It holds a run that is not finished, and `resume` was not asked for; or it
-            was, and the settings are others.
-    """
-    plain = json.loads(json.dumps(settings))
-    path = directory / SETTINGS
-    found = _read(path) if path.is_file() else None
-    if found is not None and resume:
-        others = [key for key in {**found, **plain} if found.get(key) != plain.get(key)]
-        others = [key for key in others if key != "finished"]
-        if others:
-            changes = ", ".join(f"{k} {found.get(k)} (now {plain.get(k)})" for k in others)
-            raise TrainingError(
-                f"The run in {str(directory)!r} was started with {changes}; resume it with the "
-                "settings it was started with, or name another --out."
-            )
-        return
-    if found is not None and not found.get("finished"):
-        raise TrainingError(
-            f"{str(directory)!r} holds a run that is not finished; add --resume to go on with it, "
-            "or delete it to start again."
-        )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # first, or being killed here would leave half a run
-        for stray in directory.glob(f"{PREFIX}*"):
-            shutil.rmtree(stray)
-        replace_file(path, json.dumps(plain, indent=1) + "\n")
-    except OSError as error:
-        raise TrainingError(
-            f"Cannot write to {str(directory)!r} ({error.strerror}); name another --out."
-        ) from error
+def clear(directory: Path) -> None:
+    """Remove all checkpoints, whole or not."""
+    for path in _ours(directory):
+        shutil.rmtree(path)
 
 
-def finish(directory: Path) -> None:
-    """Note that what a run was for has been saved, so that the next may take its place."""
-    replace_file(
-        directory / SETTINGS, json.dumps({**_read(directory / SETTINGS), "finished": True}) + "\n"
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} is corrupt ({error}); delete {path.parent}.") from error
-    return found
+def _ours(directory: Path) -> list[Path]:
+    paths = directory.glob(f"{PREFIX}*")
+    return [path for path in paths if NAME.fullmatch(path.name.removesuffix(PARTIAL))]
 
 
 def _number(path: Path) -> int:
     return int(path.name.removeprefix(PREFIX))
 
 
-def _flush(directory: Path) -> None:
-    """Wait until all files are on the disk, not only in its cache."""
-    for path in [*directory.iterdir(), directory]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _write(directory: Path, state: object) -> None:
+    plain, tensors = pack(state)
+    save_file(tensors, directory / TENSORS)
+    data = {"format": 1, "state": plain, "tensors_sha256": digest(directory / TENSORS)}
+    write_json(directory / STATE, {**data, "sha256": digest_of(data)})
+
+
+def _read(directory: Path) -> Any:
+    """Return what `_write` wrote.
+
+    Raises:
+        ArtifactError: It is not what was written, or was written by another version.
+        OSError: A file is missing or cannot be read.
+        ValueError: There is something in it that `pack` does not make.
+    """
+    if not (directory / STATE).is_file():
+        raise ArtifactError(
+            "it is of another version of prunekit, or of another program, and may hold code"
+        )
+    content = read_bytes(directory / STATE, LARGEST_STATE)
+    found = parse(content, _StateFile, STATE, advice="it is damaged")
+    plain = json.loads(content)  # not `found`, which is the same but for whole numbers
+    if plain.pop("sha256") != digest_of(plain):
+        raise ArtifactError(f"{STATE} is damaged: its digest does not match")
+    tensors = (directory / TENSORS).read_bytes()
+    if hashlib.sha256(tensors).hexdigest() != found["tensors_sha256"]:
+        raise ArtifactError(f"{TENSORS} is damaged: its digest does not match")
+    return unpack(plain["state"], load(tensors))
+
+
+def _in_a_line(error: Exception) -> str:
+    text = reason(error).partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text[:200]

@@ -7,9 +7,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-HISTORY, CURVE = "history.jsonl", "learning_curve.svg"
+from annotated_types import Ge, Le
+
+from ...errors import ArtifactError, PruneError, TrainingError
+from ...files.reading import parse, reason
+from ...files.stored import CURVE, HISTORY
+
+__all__ = ["CURVE", "HISTORY", "Epoch", "Trained", "Update", "epochs", "lines", "replace_file"]
+
+Count = Annotated[int, Ge(0), Le(2**53)]
+Percent = Annotated[float, Ge(0), Le(100)]
+Amount = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -25,12 +35,14 @@ class Epoch:
         images_per_second: Training images, over all devices.
     """
 
-    epoch: int
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    epoch: Count
     lr: float
     train_loss: float
-    val_top1: float
-    seconds: float
-    images_per_second: float
+    val_top1: Percent
+    seconds: Amount
+    images_per_second: Amount
 
 
 @dataclass(frozen=True)
@@ -92,8 +104,38 @@ def lines(history: Sequence[Epoch]) -> str:
     return "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history)
 
 
+def epochs(
+    text: str, where: str, *, error: type[PruneError] = ArtifactError, advice: str = "save it again"
+) -> list[Epoch]:
+    """Read what `lines` wrote.
+
+    Args:
+        text: One epoch on each line.
+        where: What to call it in a sentence.
+        error: See `parse`.
+        advice: See `parse`.
+
+    Raises:
+        PruneError: `error`: A line is something else.
+    """
+    return [
+        parse(line.encode(), Epoch, f"{where}, line {number},", error=error, advice=advice)
+        for number, line in enumerate(text.splitlines(), start=1)
+    ]
+
+
 def replace_file(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the new one at any moment."""
+    """Write a file that is either the old one or the new one at any moment.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, "utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise TrainingError(
+            f"Cannot write {str(path)!r} ({reason(error)}); make room there, then add --resume to "
+            "go on from the last checkpoint."
+        ) from error

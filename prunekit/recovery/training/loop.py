@@ -50,10 +50,15 @@ class Run:
         self.recipe, self.accelerator = parts.recipe, parts.accelerator
         self.progress = Progress()
         self.stopping = False
-        self.checkpoints = Checkpoints(workdir, parts.accelerator) if workdir else None
-        for kept in (self.progress, parts.average):
-            if kept is not None:
-                self.accelerator.register_for_checkpointing(kept)
+        kept = {
+            "model": self.accelerator.unwrap_model(parts.model),
+            "optimizer": parts.optimizer,
+            "average": parts.average,
+            "scaler": self.accelerator.scaler,
+            "progress": self.progress,
+        }
+        there = {name: part for name, part in kept.items() if part is not None}
+        self.checkpoints = Checkpoints(workdir, self.accelerator, there) if workdir else None
 
     def __call__(self) -> Trained:
         """Train until all epochs are done.

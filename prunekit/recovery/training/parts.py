@@ -186,4 +186,9 @@ def make_optimizer(student: nn.Module, recipe: Recipe, updates: int) -> tuple[An
             f"timm cannot make the optimizer {recipe.optimizer!r} with the schedule "
             f"{recipe.schedule!r} ({error}); choose others."
         ) from error
+    if schedule is None:
+        raise TrainingError(
+            f"timm has no scheduler called {recipe.schedule!r}; name one such as cosine, step or "
+            "poly."
+        )
     return optimizer, schedule

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,15 +14,14 @@ from ...inputs.device import find_device
 from ...keywords import with_keywords
 from ..recipes import Recipe, settings_of
 from .chance import preserved
-from .checkpoint import claim
 from .failures import memory_explained
 from .history import Trained
 from .loop import Run, Told
 from .parts import prepare
+from .place import claimed
 from .ready import check_trainable
 from .session import Keywords, Session
 from .setting import accelerator as accelerator_for
-from .setting import together
 
 
 @with_keywords(Keywords, Session)
@@ -77,29 +75,22 @@ def train_(
     if recipe.distill and teacher is None:
         raise TrainingError("The recipe distils, but there is no dense model; pass teacher.")
     model.float()  # updates of a half-precision weight would be rounded away
-    with _accelerator(recipe, session) as accelerator, preserved():
-        if workdir is not None:
-            place, plain = workdir, {**settings_of(recipe), **(settings or {})}
-            plain |= {"seed": session.seed, "images": len(images)}  # type: ignore[arg-type]
-            together(accelerator, lambda: claim(place, plain, session.resume))
+    where = (recipe, session.device, session.tracker, workdir)
+    with accelerator_for(*where) as accelerator, preserved():
         taught = teacher if recipe.distill else None
         parts = prepare(
             model, images, recipe, taught, accelerator, session.seed, session.workers, masks or {}
         )
         told = Told(session.on_update, session.on_epoch, session.should_stop)
-        run = Run(parts, told, workdir, checkpoint_seconds=60 * session.checkpoint_minutes)
-        with memory_explained(recipe, accelerator.num_processes):
-            trained = run()
+        plain = {**settings_of(recipe), **(settings or {}), "seed": session.seed}
+        plain["images"] = len(images)  # type: ignore[arg-type]
+        # Only now: what was refused until here must not stand in the way of the next run.
+        with claimed(accelerator, workdir, plain, session.resume):
+            run = Run(parts, told, workdir, checkpoint_seconds=60 * session.checkpoint_minutes)
+            if accelerator.is_main_process and session.tracker:
+                accelerator.init_trackers("prunekit", config=settings_of(recipe))
+            with memory_explained(recipe, accelerator.num_processes):
+                trained = run()
     model.load_state_dict(run.progress.best)
     model.to(dtype).eval()
     return trained
-
-
-@contextmanager
-def _accelerator(recipe: Recipe, session: Session) -> Iterator[Any]:
-    """Yield the Accelerator of a session, with its tracker running."""
-    where = (recipe, session.device, session.tracker, session.workdir)
-    with accelerator_for(*where) as accelerator:
-        if accelerator.is_main_process and session.tracker:
-            accelerator.init_trackers("prunekit", config=settings_of(recipe))
-        yield accelerator

@@ -1,0 +1,1 @@
+"""What `on_gpu.py` measures: a file for each question."""

@@ -1,0 +1,62 @@
+"""Weights that hide a cut: with them, any two models would agree.
+
+An untrained head is all zeros, and layer scales start at next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..axis import Axis
+from ..planning.plan import Plan
+
+FAINT = 1e-3  # what is scaled by less may not show in the output, which is compared to 1e-4
+ADDED = ("bias", "bias_table", "token", "tokens", "embed")  # ends of names; what is added is no lid
+GLANCE = 1024  # values that mostly tell
+
+
+def may_hide(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> bool:
+    """Say whether the output may be the same with and without what a plan removes.
+
+    That is so if all of some parameter is next to nothing, or all that is removed.
+    """
+    lids = (
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and not name.endswith(ADDED)
+    )
+    return any(map(_faint, lids)) or not any(_shows(axis, plan) for axis in axes)
+
+
+def noise_where_cuts_hide(name: str, tensor: Tensor) -> Tensor:
+    """Replace vectors, such as layer scales, and all that is next to nothing; share the rest."""
+    if not tensor.is_floating_point() or (tensor.dim() > 1 and not _faint(tensor)):
+        return tensor
+    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
+    # Positive, since a running variance is a vector too.
+    return (0.5 + noise.abs() if tensor.dim() == 1 else noise).to(tensor)
+
+
+def _shows(axis: Axis, plan: Plan) -> bool:
+    """Say whether an axis loses weights that matter, in all that have a say."""
+    gone = torch.ones(axis.size, dtype=torch.bool)
+    gone[list(plan.kept[axis.name])] = False
+    if not gone.any():
+        return False
+    for member in axis.voters:
+        removed = member.index[gone].flatten().to(member.weight.device)
+        few = member.weight.index_select(member.dim, removed[:4])
+        if _faint(few) and _faint(member.weight.index_select(member.dim, removed)):
+            return False
+    return True
+
+
+def _faint(tensor: Tensor) -> bool:
+    """Say whether all values are next to nothing."""
+    values = tensor.detach().flatten()
+    if not values.numel() or values[:GLANCE].abs().max() >= FAINT:
+        return False
+    return bool(values.abs().max() < FAINT)

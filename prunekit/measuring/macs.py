@@ -1,0 +1,119 @@
+"""Multiply-accumulates of a forward pass, by the module and the weight that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import flop_registry
+
+from ..tracing.running import dry_run
+from ..tracing.shapes import Shapes
+
+Place = tuple[str, str]  # a module's name and a parameter's; none is an empty string
+
+
+def count_macs(model: nn.Module, example: Tensor) -> dict[Place, int]:
+    """Count the MACs of one image, wherever there are some.
+
+    An operation belongs to the innermost module that runs while it does, and to the weight that
+    it multiplies with, if that is a parameter and not made from some.
+
+    Args:
+        model: Left untouched; a weightless copy is run on the meta device, which takes no memory
+            and little time.
+        example: One batch of inputs.
+
+    Raises:
+        AdapterError: The model does not run on such an input, or cannot be copied.
+    """
+    return dry_run(model, example[:1], _counted)
+
+
+def _counted(model: nn.Module, inputs: Tensor) -> dict[Place, int]:
+    counter = _Counter(model)
+    with _plainly(), counter.watching(model), counter:
+        model(inputs)
+    return {place: flops // 2 for place, flops in counter.flops.items() if flops}
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Have attention computed by matrix products; fused, it counts differently on every device."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Counter(Shapes):  # type: ignore[no-untyped-call]
+    """Adds up what torch's formulas say of every operation, place by place."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops: dict[Place, int] = {}
+        self._weights = {
+            parameter.untyped_storage()._cdata: name
+            for name, parameter in model.named_parameters()
+            if parameter.dim() > 1
+        }
+        self._running = [""]
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Keep track of which modules run, each by the first of its names."""
+        handles = []
+        for name, module in model.named_modules():
+            handles += [
+                module.register_forward_pre_hook(self._enter(name), prepend=True),
+                module.register_forward_hook(self._leave, always_call=True),
+            ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, name: str) -> Any:
+        return lambda *_: self._running.append(name)
+
+    def _leave(self, *_: object) -> None:
+        self._running.pop()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, and add its floating-point operations."""
+        kwargs = kwargs or {}
+        formula: Any = flop_registry.get(func._overloadpacket)
+        if formula is None and _is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if formula is not None:
+            place = self._running[-1], self._weight(args)
+            flops = formula(*args, **kwargs, out_val=result)
+            self.flops[place] = self.flops.get(place, 0) + flops
+        return result
+
+    def _weight(self, args: Iterable[object]) -> str:
+        """Return the name of the largest parameter that an operation uses, whole or in part."""
+        used = [x.untyped_storage() for x in args if isinstance(x, Tensor)]
+        known = [storage for storage in used if storage._cdata in self._weights]
+        if not known:
+            return ""
+        return self._weights[max(known, key=lambda storage: storage.nbytes())._cdata]
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    """Say whether an operation is made of others; in inference mode, these come here whole."""
+    return bool(func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd))

@@ -1,0 +1,62 @@
+"""images_for: the images of a saved model, as its report says or as the user does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .errors import DataError
+from .inputs.data import Data, open_data
+from .inputs.datasets import DATASETS
+from .inputs.feed import InputSpec
+
+
+def data_named(report: Mapping[str, Any], where: str | Path, given: str | Path | None) -> str:
+    """Return the name of the images that a saved model is to see.
+
+    Reports come from anywhere, so a folder that only a report names is not walked through.
+
+    Args:
+        report: The model's.
+        where: Its directory, for messages.
+        given: What the user named; that counts.
+
+    Raises:
+        DataError: Nobody named any, or only the report names a folder.
+    """
+    if given is not None:
+        return str(given)
+    name = report["recipe"]["data"]
+    if name is None:
+        raise DataError(f"{where} was made without data; name some with --data.")
+    if name not in DATASETS:
+        raise DataError(
+            f"{where} was made with the images in {name!r}; add --data with that folder, or with "
+            "another one, since folders that only a file names are not opened."
+        )
+    return str(name)
+
+
+def size_of(report: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the height and width of the images that a saved model was made for, if it says."""
+    size = report["recipe"].get("input_size")
+    return None if size is None else (size[1], size[2])
+
+
+def images_for(
+    report: Mapping[str, Any],
+    where: str | Path,
+    model: nn.Module,
+    given: str | Path | None,
+    data_dir: str | Path | None,
+) -> Data:
+    """Open the images of a saved model, in the size that it was made for.
+
+    Raises:
+        DataError: There are none, or they do not fit the model.
+    """
+    spec = InputSpec.of(model).resized(size_of(report))
+    return open_data(data_named(report, where, given), model, data_dir, spec=spec)

@@ -1,0 +1,58 @@
+"""dry_run: what can be learnt from a forward pass without its arithmetic."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from ..errors import AdapterError
+from .copies import in_float32, weightless
+
+T = TypeVar("T")
+
+
+def dry_run(model: nn.Module, example: Tensor, run: Callable[[nn.Module, Tensor], T]) -> T:
+    """Run a copy of a model that has shapes but no values.
+
+    Some models need values to choose what they do; these are run in earnest, with a warning.
+
+    Args:
+        model: Left untouched.
+        example: One batch of inputs.
+        run: Does it, given the copy in evaluation mode and inputs for it; called again with real
+            ones if it fails.
+
+    Raises:
+        AdapterError: The model cannot be copied, or does not run on such an input.
+    """
+    shell, inputs = weightless(model, example)
+    try:
+        return run(shell.eval(), inputs)
+    except AdapterError:
+        raise
+    except Exception as error:  # of the model's own code
+        without_values = error
+    try:
+        found = run(*in_float32(model, example))
+    except AdapterError:
+        raise
+    except Exception as error:
+        raise AdapterError(
+            f"{type(model).__name__} does not run on an input of shape {tuple(example.shape)} "
+            f"({reason(error)}); pass an example_input that fits."
+        ) from error
+    warnings.warn(
+        f"{type(model).__name__} does not run without values ({reason(without_values)}), so "
+        "prunekit runs it in earnest to look at it; the result is the same, but takes longer.",
+        stacklevel=2,
+    )
+    return found
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception in a few words."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 120)

@@ -1,0 +1,62 @@
+"""Damaged comparisons and training runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from .damage import PICKLES, Damage, Edit, Plant, accidents, edits
+
+
+@dataclass(frozen=True)
+class Store:
+    """A comparison that something happened to.
+
+    Attributes:
+        damage: What.
+        again: Whether the whole command is run again; otherwise only the report is written anew.
+    """
+
+    damage: Damage
+    again: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training run that was stopped, and that something happened to before it is resumed."""
+
+    damage: Damage
+
+
+def stores() -> st.SearchStrategy[Store]:
+    """Return damaged comparisons."""
+    named = st.sampled_from(
+        [
+            Edit("grid.json", ("arch",), ["vit_mikro"]),
+            Edit("grid.json", ("ratio",), ["\x1b[2J"]),
+            Edit("grid.json", ("seeds",), [10**30]),
+            Edit("grid.json", ("criterion",), []),
+            Edit("grid.json", ("floor",), 2.0),
+            Edit("timing.json", ("shapes",), []),
+            Edit("timing.json", ("where",), 3),
+        ]
+    )
+    forged = edits(named, ("grid.json", "timing.json", "cell.json", "cell.json"))
+    return st.builds(Store, st.one_of(accidents(), accidents(), forged), st.booleans())
+
+
+def trainings() -> st.SearchStrategy[Training]:
+    """Return damaged training runs; some bring code along."""
+    named = st.sampled_from(
+        [
+            Edit("settings.json", ("epochs",), "2"),
+            Edit("settings.json", ("finished",), True),
+            Edit("settings.json", ("seed",), None),
+            Edit("settings.json", ("weights_sha256",), "x", "drop"),
+        ]
+    )
+    planted = st.builds(Plant, st.sampled_from(PICKLES))
+    forged = edits(named, ("settings.json",))
+    damage = st.one_of(accidents(), accidents(), planted, forged)
+    return st.builds(Training, damage)
