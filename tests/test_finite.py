@@ -8,7 +8,7 @@ from conftest import toy
 from torch import nn
 
 from prunekit.errors import WeightsError
-from prunekit.finite import check_finite
+from prunekit.inputs.finite import check_finite
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -18,8 +18,8 @@ def test_a_parameter_that_is_not_a_number_is_named(value, dtype):
     check_finite(model, "The model")
     with torch.no_grad():
         model.layers[1].blocks[0].mlp.fc1.weight[3, 2] = value
-    said = r"The model has 1 of 4096 values NaN or infinite in 'layers.1.blocks.0.mlp.fc1.weight'"
-    with pytest.raises(WeightsError, match=rf"^{said} \({str(dtype)[6:]}\); expected finite"):
+    said = r"The model has 1 weights in 'layers\.1\.blocks\.0\.mlp\.fc1\.weight' that are infinite"
+    with pytest.raises(WeightsError, match=f"^{said}"):
         check_finite(model, "The model")
 
 
@@ -28,7 +28,7 @@ def test_weights_that_are_finite_until_they_are_rounded_are_found():
     with torch.no_grad():
         model.weight[0, 0] = 1e300
     check_finite(model, "The model")
-    with pytest.raises(WeightsError, match=r"in 'weight' \(float32\)"):
+    with pytest.raises(WeightsError, match="1 weights in 'weight'"):
         check_finite(copy.deepcopy(model).float(), "The model")
 
 
@@ -39,5 +39,5 @@ def test_buffers_may_mask_with_minus_infinity_and_nothing_else():
     model.register_buffer("empty", torch.empty(0))
     check_finite(model, "The model")
     model.running_var[1] = torch.nan
-    with pytest.raises(WeightsError, match="1 of 3 values NaN or infinite in 'running_var'"):
+    with pytest.raises(WeightsError, match="1 weights in 'running_var' that are"):
         check_finite(model, "The model")

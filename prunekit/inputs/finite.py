@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..errors import WeightsError
 
 
 def check_finite(model: nn.Module, what: str) -> None:
-    """Make sure that every parameter and buffer is a finite number.
+    """Make sure that every parameter and buffer is a finite number, in its own precision.
+
+    Buffers may hold minus infinity, as masks of attention do.
 
     Args:
         model: Looked at, and left alone.
@@ -17,10 +20,19 @@ def check_finite(model: nn.Module, what: str) -> None:
     Raises:
         WeightsError: One is not; the first is named.
     """
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+    buffers = ((n, b.masked_fill(b == -torch.inf, 0)) for n, b in model.named_buffers())
+    for name, tensor in (*model.named_parameters(), *buffers):
+        if not _is_finite(tensor.detach()):
             bad = int((~tensor.isfinite()).sum())
             raise WeightsError(
                 f"{what} has {bad:,} weights in {name!r} that are infinite or not a number; mend "
                 "them, or use other weights."
             )
+
+
+def _is_finite(values: Tensor) -> bool:
+    if not values.is_floating_point() or not values.numel() or values.is_meta:
+        return True
+    # NaN comes through in both; a flag for every value would take memory.
+    low, high = torch.aminmax(values)
+    return bool(low.isfinite() and high.isfinite())
