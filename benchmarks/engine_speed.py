@@ -15,13 +15,11 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from resource import getpagesize
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ import timm
 import torch
 import torch_pruning as tp
 from page import facts, markdown
+from resident import POLL, extra_bytes
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -52,7 +51,6 @@ STEPS = ("trace", "score", "plan", "shrink", "silence", "verify", "measure")
 DECIDE_AND_CUT = STEPS[:4]
 RATIO = 0.5
 TP_RATIO = 0.42  # of channels: about half the parameters of Swin, see the table
-POLL = 0.002  # seconds
 NOTE = f"""\
 Seconds are of processor time, all threads together, so that a busy machine matters less. Weights
 are random. The steps are `Result.seconds`; both tools run in turns, and all figures are
@@ -275,29 +273,6 @@ def peak_of(name: str, tool: str, seed: int) -> float:
     else:
         peak = extra_bytes(lambda: torch_pruner(model).step())
     return peak / weights
-
-
-def extra_bytes(run: Callable[[], object]) -> int:
-    """Poll the resident set while `run` runs; return its peak, less its level before."""
-    before, peak, done = resident_bytes(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(POLL):
-            peak = max(peak, resident_bytes())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    kept = run()  # bound, so that the result still counts at the last poll
-    peak = max(peak, resident_bytes())
-    done.set()
-    watcher.join()
-    del kept
-    return peak - before
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * getpagesize()
 
 
 # --- what is shown ---------------------------------------------------------------------

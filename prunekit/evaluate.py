@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .artifact import load, read_plan, read_report
+from .artifact import open_artifact
 from .inputs.data import batches
 from .inputs.device import find_device
 from .measuring.accuracy import EVAL_BATCH, accuracy
-from .provision import data_named, images_for
+from .provision import images_for
 
 
 def evaluate(
@@ -25,7 +25,8 @@ def evaluate(
 
     Args:
         directory: The artifact.
-        data: A named data set or an image folder; what the report names unless given.
+        data: A named data set or an image folder; the named one of the report unless
+            given. A folder that only the report names is not read.
         data_dir: Where the full Fashion-MNIST lies.
         device: `auto`, `cpu` or `cuda`.
         on_step: Called with the name of each step as it starts.
@@ -39,11 +40,9 @@ def evaluate(
     """
     on_step("load")
     target = find_device(device)
-    read_plan(Path(directory))  # makes sure that all files are what was saved
-    report = read_report(Path(directory))
-    data_named(report, directory, data)  # before the model is built
-    model = load(directory).to(target)
-    images = images_for(report, directory, model, data, data_dir)
+    artifact = open_artifact(directory)
+    model = artifact.model.to(target)
+    images = images_for(artifact.report, directory, model, data, data_dir)
     on_step("evaluate")
     top1, top5, count = accuracy(model, batches(images.tested(), EVAL_BATCH))
     return {"data": images.name, "top1": top1, "top5": top5, "images": count}

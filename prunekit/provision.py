@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def data_named(report: Mapping[str, Any], where: str | Path, given: str | Path |
         raise DataError(f"{where} was made without data; name some with --data.")
     if name not in DATASETS:
         raise DataError(
-            f"{where} was made with the images in {name!r}; add --data with that folder, or with "
-            "another one, since folders that only a file names are not opened."
+            f"{where} says that its data is the folder {name!r}, and a folder that only a file "
+            f"names is not read; if that is right, add --data {shlex.quote(name)}."
         )
     return str(name)
 

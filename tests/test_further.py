@@ -84,8 +84,8 @@ def test_a_folder_that_only_a_report_names_is_not_opened(tmp_path):
     result = prune("vit_micro", "magnitude", 0.5)
     recipe = {**result.recipe, "data": "../../.."}
     replace(result, recipe=recipe).save(tmp_path / "small")
-    with pytest.raises(DataError, match="add --data with that folder"):
+    with pytest.raises(DataError, match="if that is right, add --data"):
         evaluate(tmp_path / "small")
-    with pytest.raises(DataError, match="add --data with that folder"):
+    with pytest.raises(DataError, match="if that is right, add --data"):
         finetune(tmp_path / "small", tmp_path / "tuned")
     assert not (tmp_path / "tuned.training").exists()

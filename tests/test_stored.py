@@ -261,6 +261,17 @@ def test_whatever_a_report_says_it_is_shown_or_refused(saved):
     assert shown > 10
 
 
+def test_a_folder_that_only_a_report_names_is_not_walked(saved, tmp_path, monkeypatch, capsys):
+    forge(saved, report=at("recipe", "data", value="../../.."))
+    monkeypatch.setattr("prunekit.inputs.data._folder", lambda *_: pytest.fail("walked"))
+    for command in (["eval"], ["finetune", "--out", str(tmp_path / "out")]):
+        assert main([*command, str(saved)]) == 2
+        said = capsys.readouterr().err
+        assert "the folder '../../..', and a folder that only a file names is not read" in said
+        assert said.endswith("add --data ../../...\n")
+    assert not (tmp_path / "out.training").exists()
+
+
 # -- replaced ----------------------------------------------------------------------------------
 
 

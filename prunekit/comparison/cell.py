@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, MaxLen
 from numpy.typing import NDArray
 
 NONE = "none"  # the recipe of a cell that is not trained, and the repair that changes nothing
+
+
+Name = Annotated[str, MaxLen(1000)]
+Count = Annotated[int, Ge(0), Le(2**53)]
+Milliseconds = Annotated[float, Gt(0), Le(1e9)]
 
 
 @dataclass(frozen=True)
@@ -28,15 +34,17 @@ class Cell:
         finetune: Name of the recipe it is trained with afterwards, or `none`.
     """
 
-    arch: str
-    criterion: str
-    scope: str
-    repair: str
-    axes: tuple[str, ...]
-    by: str
-    ratio: float
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    arch: Name
+    criterion: Name
+    scope: Name
+    repair: Name
+    axes: tuple[Name, ...]
+    by: Name
+    ratio: Annotated[float, Ge(0), Le(1)]
     seed: int
-    finetune: str = NONE
+    finetune: Name = NONE
 
     def __str__(self) -> str:
         """Name it in a line, for people."""
@@ -51,11 +59,6 @@ class Cell:
         """Return it as plain data."""
         return {**asdict(self), "axes": list(self.axes)}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Cell:
-        """Read what `to_json` wrote."""
-        return cls(**{**data, "axes": tuple(data["axes"])})
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -67,9 +70,11 @@ class Cost:
         peak_bytes: Most bytes of tensors alive at once, on top of model and images.
     """
 
-    seconds: float
-    images: int
-    peak_bytes: int
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    seconds: Annotated[float, Ge(0)]
+    images: Count
+    peak_bytes: Count
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,10 @@ class Timing:
         dense, small: Median milliseconds of a forward pass, by batch size.
     """
 
-    dense: Mapping[str, float]
-    small: Mapping[str, float]
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    dense: Mapping[str, Milliseconds]
+    small: Mapping[str, Milliseconds]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import GridError
+from ..errors import ArtifactError, GridError
+from ..files.reading import reason
 from ..recovery.training.setting import check_installed
 from ..registry import unknown
 from ..shared import Shared
@@ -15,7 +16,7 @@ from .findings import Findings
 from .grid import DEFAULT, Grid
 from .known import Known, determinants, find_out, key_of
 from .launch import Failure, Job, Launcher, Progress, Silent, run_here
-from .store import Store
+from .store import Store, check_out
 from .timing import time_models, timed_on, with_timing
 
 PACKAGES = ("jinja2", "matplotlib", "scipy")
@@ -45,6 +46,7 @@ def compare(
     Raises:
         PruneError: The grid names something that is not there, or the directory cannot be written.
     """
+    check_out(Path(out))
     check_ready(grid)
     return run(grid, plan(grid), out, command=command, launcher=launcher, progress=progress)
 
@@ -76,7 +78,8 @@ def report(out: str | Path) -> Findings:
     """Write the report of the cells that are there.
 
     Raises:
-        ArtifactError: The directory is not a comparison, or a cell is not readable.
+        ArtifactError: The directory is not a comparison or cannot be written, or a cell is not
+            readable.
         GridError: What reports are made with is not installed.
     """
     check_pages()
@@ -100,7 +103,13 @@ def report(out: str | Path) -> Findings:
         cells=len(keys),
         timed_on=timed_on(store.read_timing()),
     )
-    write_pages(findings, store.root)
+    try:
+        write_pages(findings, store.root)
+    except OSError as error:
+        raise ArtifactError(
+            f"The report cannot be written to {str(out)!r} ({reason(error)}); make room there, "
+            "then make it again with prunekit compare --report-only."
+        ) from error
     return findings
 
 

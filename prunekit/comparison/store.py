@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import ArtifactError
-from .cell import Cell, Cost, Record
+from ..files.reading import cleaned, parse, read_bytes, read_json, reason
+from ..files.replacing import flush
+from ..files.stored import digest_of, write_json
+from .arrays import packed, unpacked
+from .cell import Record
+from .disk import CellFile, GridFile, TimingFile, arrays_of, plain_of, record_of
 
 CELL, ARRAYS, GRID, TIMING = "cell.json", "arrays.npz", "grid.json", "timing.json"
+CELLS, LOCKS = "cells", "locks"
+PAGES = {"report.html", "report.md", "report.csv", "report.json", "figure.svg"}
+LARGEST_CELL, LARGEST_ARRAYS, LARGEST_GRID = 32 * 2**20, 2**30, 2**28  # bytes
 
 
 class Store:
@@ -33,22 +37,20 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = root
-        self._cells, self._locks = root / "cells", root / "locks"
+        self._cells, self._locks = root / CELLS, root / LOCKS
 
     def prepare(self) -> None:
         """Make the directories, and clear away what killed processes left unfinished.
 
         Raises:
-            ArtifactError: They cannot be made.
+            ArtifactError: They cannot be made, or there is something else in their place.
         """
-        try:
+        check_out(self.root)
+        with _explained(self.root):
             for directory in (self._cells, self._locks):
                 directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArtifactError(
-                f"{self.root} cannot be written ({error.strerror}); choose another --out."
-            ) from error
-        for partial in self._cells.glob(".*"):
+            unfinished = list(self._cells.glob(".*"))
+        for partial in unfinished:
             with self.claim(partial.name[1:].partition("-")[0], wait=False) as mine:
                 if mine:
                     shutil.rmtree(partial, ignore_errors=True)
@@ -60,14 +62,20 @@ class Store:
         Args:
             key: The cell's.
             wait: Whether to wait until whoever has it is done with it.
+
+        Raises:
+            ArtifactError: There can be no lock.
         """
-        with (self._locks / key).open("w") as file:
+        with _explained(self.root):
+            file = (self._locks / _short(key)).open("w")
+        with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                with _explained(self.root, passing=BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                mine = True
             except BlockingIOError:
-                yield False
-            else:
-                yield True
+                mine = False
+            yield mine
 
     def has(self, key: str) -> bool:
         """Whether a cell is there."""
@@ -82,17 +90,20 @@ class Store:
         partial = self._cells / f".{key}-{uuid4().hex}"
         try:
             partial.mkdir()
-            plain = {**_plain(record), "determined_by": determined_by}
-            _write(partial / CELL, json.dumps(plain, indent=1).encode())
-            with (partial / ARRAYS).open("wb") as file:
-                np.savez_compressed(file, **_arrays(record))  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
+            arrays = packed(arrays_of(record))
+            (partial / ARRAYS).write_bytes(arrays)
+            data = {
+                **plain_of(record),
+                "determined_by": determined_by,
+                "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
+            }
+            write_json(partial / CELL, {**data, "sha256": digest_of(data)})
+            flush(partial)
             partial.rename(self._cells / key)
         except OSError as error:
             if not self.has(key):
                 raise ArtifactError(
-                    f"The cell {key} cannot be written to {self.root} ({error.strerror}); make "
+                    f"The cell {key} cannot be written to {self.root} ({reason(error)}); make "
                     "room there, and run the same command again."
                 ) from error
         finally:
@@ -104,101 +115,120 @@ class Store:
         Raises:
             ArtifactError: It is not there, or not readable.
         """
-        home = self._cells / key
+        home, advice = self._cells / key, "remove it, and the same command will run it again"
         try:
-            data = json.loads((home / CELL).read_text("utf-8"))
-            with np.load(home / ARRAYS, allow_pickle=False) as arrays:
-                return _record(data, dict(arrays))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            content = read_bytes(home / CELL, LARGEST_CELL)
+            data: CellFile = parse(content, CellFile, f"The cell {home}", advice=advice)
+            arrays = read_bytes(home / ARRAYS, LARGEST_ARRAYS)
+            _check_digests(json.loads(content), arrays)
+            return record_of(data, unpacked(arrays))
+        except (OSError, ValueError) as error:
             raise ArtifactError(
-                f"The cell {home} is not readable ({type(error).__name__}: {error}); remove it, "
-                "and the same command will run it again."
+                f"The cell {home} is not readable ({reason(error)}); {advice}."
             ) from error
 
     def write_grid(self, data: Mapping[str, Any]) -> None:
         """Keep what was asked for, so that the report can be made again."""
         self._replace(GRID, data)
 
-    def read_grid(self) -> dict[str, Any]:
+    def read_grid(self) -> GridFile:
         """Return what `write_grid` kept.
 
         Raises:
             ArtifactError: There is none, or it is not readable.
         """
-        try:
-            found: dict[str, Any] = json.loads((self.root / GRID).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        if not os.path.isfile(self.root / GRID):
             raise ArtifactError(
                 f"{self.root} is not a comparison: it has no readable {GRID}; name the directory "
                 "that was given as --out."
-            ) from error
-        return found
+            )
+        advice = "make the comparison again with the command that made it; its cells are kept"
+        return read_json(self.root / GRID, GridFile, advice=advice, limit=LARGEST_GRID)
 
     def write_timing(self, data: Mapping[str, Any]) -> None:
         """Keep how fast models are."""
         self._replace(TIMING, data)
 
-    def read_timing(self) -> dict[str, Any]:
+    def read_timing(self) -> TimingFile:
         """Return what `write_timing` kept, or that nothing is known.
 
         Raises:
             ArtifactError: It is not readable.
         """
         path = self.root / TIMING
-        if not path.is_file():
+        if not os.path.lexists(path):
             return {"where": None, "shapes": {}}
-        try:
-            found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"{path} is not readable ({error}); remove it, and the same command will time the "
-                "models again."
-            ) from error
-        return found
+        advice = "remove it, and the same command will time the models again"
+        return read_json(path, TimingFile, advice=advice, limit=LARGEST_GRID)
 
     def _replace(self, name: str, data: Mapping[str, Any]) -> None:
         partial = self.root / f".{name}-{uuid4().hex}"
-        _write(partial, json.dumps(data, indent=1).encode())
-        partial.replace(self.root / name)
+        with _explained(self.root):
+            try:
+                _write(partial, json.dumps(cleaned(data), indent=1).encode())
+                partial.replace(self.root / name)
+            finally:
+                with suppress(OSError):
+                    partial.unlink(missing_ok=True)
 
 
-def _plain(record: Record) -> dict[str, Any]:
-    return {
-        "cell": record.cell.to_json(),
-        "seeded": record.seeded,
-        "problem": record.problem,
-        "cost": asdict(record.cost) if record.cost else None,
-        "seconds": record.seconds,
-        "report": record.report,
-    }
+def check_out(root: Path) -> None:
+    """Find out before the work whether a directory may become, or is, a comparison's.
+
+    Raises:
+        ArtifactError: It holds something else, or cannot be read.
+    """
+    with _explained(root):
+        if not os.path.lexists(root):
+            return
+        if not root.is_dir():
+            raise ArtifactError(
+                f"{root} is no directory and cannot be written as one; choose another --out."
+            )
+        names = {path.name for path in root.iterdir() if not path.name.startswith(".")}
+    ours = {CELLS, LOCKS} <= names or names <= {CELLS, LOCKS} or PAGES <= names <= PAGES | {GRID}
+    if not ours:
+        raise ArtifactError(
+            f"{root} holds something other than a comparison, {sorted(names)[0]!r} for one; "
+            "choose a new or an empty --out."
+        )
 
 
-def _arrays(record: Record) -> dict[str, NDArray[Any]]:
-    return {
-        "correct": record.correct,
-        "dense_correct": record.dense_correct,
-        **{f"scores/{name}": scores for name, scores in record.scores.items()},
-        **{f"kept/{name}": kept for name, kept in record.kept.items()},
-    }
+@contextmanager
+def _explained(root: Path, passing: type[OSError] | None = None) -> Iterator[None]:
+    """Say in a sentence why a comparison cannot be written.
+
+    Raises:
+        ArtifactError: It cannot.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:  # a name with a null character is the latter
+        if passing is not None and isinstance(error, passing):
+            raise
+        raise ArtifactError(
+            f"{str(root)!r} cannot be written ({reason(error)}); choose another --out."
+        ) from error
 
 
-def _record(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Record:
-    def named(part: str) -> dict[str, NDArray[Any]]:
-        found = [name for name in arrays if name.startswith(part)]
-        return {name.removeprefix(part): arrays[name] for name in found}
+def _check_digests(data: dict[str, Any], arrays: bytes) -> None:
+    """Refuse a cell that was altered; those of before have no digests.
 
-    return Record(
-        cell=Cell.from_json(data["cell"]),
-        seeded=data["seeded"],
-        report=data["report"],
-        problem=data["problem"],
-        cost=Cost(**data["cost"]) if data["cost"] else None,
-        correct=arrays["correct"],
-        dense_correct=arrays["dense_correct"],
-        scores=named("scores/"),
-        kept=named("kept/"),
-        seconds=data["seconds"],
-    )
+    Raises:
+        ValueError: It was.
+    """
+    digest = data.pop("sha256", None)
+    if digest is not None and digest != digest_of(data):
+        raise ValueError(f"the digest of {CELL} does not match")
+    if data.get("arrays_sha256", digest) is None:
+        return
+    if hashlib.sha256(arrays).hexdigest() != data.get("arrays_sha256"):
+        raise ValueError(f"the digest of {ARRAYS} does not match")
+
+
+def _short(key: str) -> str:
+    """Return a file name for a lock, of a length that every file system takes."""
+    return key if len(key) <= 100 else f"{key[:60]}-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
 
 
 def _write(path: Path, content: bytes) -> None:

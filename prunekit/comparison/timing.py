@@ -48,7 +48,7 @@ def time_models(
     with store.claim(CLAIM, wait=True):
         bench = _Clock(grid)
         held = store.read_timing()
-        known = held["shapes"] if held.get("where") == bench.where() else {}
+        known: dict[str, Any] = dict(held["shapes"]) if held.get("where") == bench.where() else {}
         wanted = {shape_of(record): record for record in records if record.report is not None}
         missing = {shape: record for shape, record in wanted.items() if shape not in known}
         for number, (shape, record) in enumerate(missing.items(), start=1):
@@ -106,4 +106,6 @@ class _Clock:
 def timed_on(held: Mapping[str, Any]) -> str:
     """Say where models were timed, in words."""
     where = held.get("where")
-    return f"{where['device']}, threads {where['threads']}" if where else "nowhere yet"
+    if not where:
+        return "nowhere yet"
+    return f"{where['device']}, threads {where.get('threads', 'unknown')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, BinaryIO
 
 from annotated_types import Ge, Le, MaxLen, MinLen
@@ -38,8 +37,3 @@ def shapes(file: BinaryIO, where: str) -> dict[str, tuple[int, ...]]:
     header = parse(file.read(length), dict[str, TensorEntry | dict[str, str]], where)
     header.pop("__metadata__", None)
     return {name: tuple(entry["shape"]) for name, entry in header.items()}  # type: ignore[arg-type]
-
-
-def numel(found: dict[str, tuple[int, ...]]) -> int:
-    """Return how many values there are in all of them."""
-    return sum(map(math.prod, found.values()))
