@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prunekit import PruneError, finetune, load, prune
+from prunekit import finetune, load, prune
 from prunekit.cli import main
+from prunekit.errors import TrainingInterrupted
 
 from .sandbox import Ran, in_child
 
@@ -88,10 +89,11 @@ class Scene:
         home = self.root / "stopped"
         shutil.copytree(self.artifact, home / "saved")
         epochs: list[Any] = []
-        with suppress(PruneError):  # which says that it was stopped
+        with suppress(TrainingInterrupted):
             finetune(
                 home / "saved",
                 home / "out",
+                data=str(self.images),
                 overrides=TRAINING,
                 checkpoint_minutes=0.0,
                 on_epoch=epochs.append,
@@ -101,12 +103,18 @@ class Scene:
         assert not (home / "out").exists(), "the run was not stopped"
         return home
 
+    def resume_line(self, home: str) -> list[str]:
+        """Return the command that goes on with the stopped training run in a directory."""
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in TRAINING.items()]
+        flags += ["--data", str(self.images)]
+        return ["finetune", f"{home}/saved", "--out", f"{home}/out", "--resume", *flags]
+
     @cached_property
     def trained(self) -> dict[str, Any]:
         """What the stopped run ends with if it is resumed as it is."""
         with self.sandbox() as cwd:
             shutil.copytree(self.training, cwd / "stopped")
-            ran = self.run(resume_line("stopped"), cwd)
+            ran = self.run(self.resume_line("stopped"), cwd)
             assert ran.value == 0, ran
             return {"weights": (cwd / "stopped/out/model.safetensors").read_bytes()}
 
@@ -154,12 +162,6 @@ def call(line: list[str]) -> int:
     """Run a command line of prunekit in this process."""
     sys.argv = ["prunekit", *line]
     return main(line)
-
-
-def resume_line(home: str) -> list[str]:
-    """Return the command that goes on with the stopped training run."""
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in TRAINING.items()]
-    return ["finetune", f"{home}/saved", "--out", f"{home}/out", "--resume", *flags]
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..outcome import Outcome, exit_code, judged
-from ..scene import Scene, resume_line
+from ..scene import Scene
 from ..strategies.damage import Edit, copy, inflict, same
 from ..strategies.records import Store, Training
 
@@ -78,7 +78,7 @@ def examine_training(scene: Scene, case: Training) -> Outcome:
     with scene.sandbox() as cwd:
         home, marker = copy(scene.training, cwd / "stopped"), cwd / "executed"
         inflict(case.damage, home / "out.training", marker)
-        ran = scene.run(resume_line("stopped"), cwd, **LIMITS)
+        ran = scene.run(scene.resume_line("stopped"), cwd, **LIMITS)
         if marker.exists():
             return Outcome("executed", type(case.damage).__name__, repr(case.damage))
         outcome = judged(ran)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from .damage import RAW, Damage, Edit, Raw, accidents, edits
+from .hostile import mix
 
 ACTIONS = ("show", "show --json", "eval", "eval --data", "load", "finetune")
 # What reads most of either file.
@@ -131,8 +132,9 @@ NAMED = (
 
 def artifacts() -> st.SearchStrategy[Damaged]:
     """Return damaged artifacts: some by accident, most forged."""
-    forged = edits(st.sampled_from(NAMED), ("plan.json", "report.json"))
-    return st.one_of(accidents(), forged, forged, forged).flatmap(_used)
+    anywhere = edits("plan.json", "report.json")
+    damage = mix((1, accidents()), (2, st.sampled_from(NAMED)), (1, anywhere))
+    return damage.flatmap(_used)
 
 
 def _used(damage: Damage) -> st.SearchStrategy[Damaged]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from .hostile import numbers, paths, small_numbers, words
+from .hostile import mix, numbers, paths, small_numbers, words
 
 STREAMS = ("utf-8",) * 8 + ("ascii", "latin-1", "full")
 IMAGES = "IMAGES"  # stands for the folder of the scene's images
@@ -40,7 +40,7 @@ class Option:
 
 def names(*bad: str) -> st.SearchStrategy[str]:
     """Return wrong names for something that is looked up."""
-    return st.one_of(st.sampled_from(bad), words()) if bad else words()
+    return mix((2, st.sampled_from(bad)), (1, words())) if bad else words()
 
 
 ARCHS = names(
@@ -57,11 +57,11 @@ REPAIRS = names(
     "lstsq:ridge=nan", "lstsq:ridge=-1", "lstsq:ridge=inf", "lstsq:ridge=1e308", "lstsq:ridge=x",
     "bias:x=1", "magnitude", "lstsq:ridge=0", "lstsq:",
 )  # fmt: skip
-DATA = st.one_of(paths(), names("fashion-mnist", "imagenet", "fashion-mnist-mini/"))
+DATA = mix((2, paths()), (1, names("fashion-mnist", "imagenet", "fashion-mnist-mini/")))
 DEVICES = names(
     "cuda", "cuda:99", "cpu:7", "meta", "mps", "gpu", "cpu,cuda", "CPU", "xla", "vulkan"
 )
-WEIGHTS = st.one_of(paths(), names("saved/model.safetensors", "saved/plan.json", "Pretrained"))
+WEIGHTS = mix((2, paths()), (1, names("saved/model.safetensors", "saved/plan.json", "Pretrained")))
 
 RUN = {
     "--arch": Option(("vit_micro",), ARCHS),
@@ -77,10 +77,10 @@ RUN = {
     "--exclude": Option(("blocks.0.*",), names("*", "[", "blocks.*.attn")),
     "--floor": Option(("0.1", "0"), numbers()),
     "--multiple": Option(("8", "1"), numbers()),
-    "--steps": Option(("1", "2"), st.one_of(numbers(), st.just("1000000000"))),
+    "--steps": Option(("1", "2"), mix((3, numbers()), (1, st.just("1000000000")))),
     "--schedule": Option(("cubic", "linear"), names("none", "cosine")),
     "--finetune": Option(("1",), small_numbers()),
-    "--recipe": Option(("quick", "good.toml"), st.one_of(paths(), names("quik"))),
+    "--recipe": Option(("quick", "good.toml"), mix((3, paths()), (1, names("quik")))),
     "--distill": Option(),
     "--weights": Option(("auto", "random"), WEIGHTS),
     "--data": Option((IMAGES,), DATA),
@@ -93,7 +93,7 @@ RUN = {
 }  # fmt: skip
 COMPARE = {
     "--grid": Option(("grid.toml",), paths()),
-    "--seeds": Option(("1", "0,3"), st.one_of(small_numbers(), words())),
+    "--seeds": Option(("1", "0,3"), mix((1, small_numbers()), (1, words()))),
     "--report-only": Option(("empty",), paths()),
     "--dry-run": Option(),
     "--launcher": Option(("local",), names("Ray", "slurm")),
@@ -121,7 +121,7 @@ RECIPE = {
         "temperature", "distill-weight", "feature-weight", "validation")},
 }  # fmt: skip
 FINETUNE = {
-    "--recipe": Option(("quick", "good.toml"), st.one_of(paths(), names("quik"))),
+    "--recipe": Option(("quick", "good.toml"), mix((3, paths()), (1, names("quik")))),
     "--resume": Option(),
     "--workers": Option(("0",), st.sampled_from(["-1", "nan", "", "1.5"])),
     "--tracker": Option(("tensorboard",), names("tensorbord", "wandb", "mlflow")),

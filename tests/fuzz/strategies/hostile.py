@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from hypothesis import strategies as st
 
+T = TypeVar("T")
 ESCAPES = ("\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "\u202egnp.exe", "bell\x07")
 WORDS = (
     "", " ", "-", ",", ",,,", "a,,b", "*", "[", "[!", "**/*", ":", "=", "magnitude:", ":p=1",
@@ -29,16 +32,25 @@ PATHS = (
 )  # fmt: skip
 
 
+def mix(*shares: tuple[int, st.SearchStrategy[T]]) -> st.SearchStrategy[T]:
+    """Return one of several strategies, each as often as its share says.
+
+    `one_of` flattens what it is given, and takes nothing twice.
+    """
+    places = [place for place, (share, _) in enumerate(shares) for _ in range(share)]
+    return st.sampled_from(places).flatmap(lambda place: shares[place][1])
+
+
 def words() -> st.SearchStrategy[str]:
     """Return text that a shell can pass on: anything without NUL."""
     text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
-    return st.one_of(st.sampled_from(WORDS), st.sampled_from(WORDS), text)
+    return mix((3, st.sampled_from(WORDS)), (1, text))
 
 
 def numbers() -> st.SearchStrategy[str]:
     """Return numbers that are out of range, or none."""
     others = st.one_of(st.floats().map(repr), st.integers().map(str))
-    return st.one_of(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS), others)
+    return mix((2, st.sampled_from(NUMBERS)), (1, others))
 
 
 def small_numbers() -> st.SearchStrategy[str]:

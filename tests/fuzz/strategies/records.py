@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from .damage import PICKLES, Damage, Edit, Plant, accidents, edits
+from .hostile import mix
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def stores() -> st.SearchStrategy[Store]:
             Edit("timing.json", ("where",), 3),
         ]
     )
-    forged = edits(named, ("grid.json", "timing.json", "cell.json", "cell.json"))
-    return st.builds(Store, st.one_of(accidents(), accidents(), forged), st.booleans())
+    anywhere = edits("grid.json", "timing.json", "cell.json", "cell.json")
+    damage = mix((2, accidents()), (1, named), (1, anywhere))
+    return st.builds(Store, damage, st.booleans())
 
 
 def trainings() -> st.SearchStrategy[Training]:
@@ -57,6 +59,5 @@ def trainings() -> st.SearchStrategy[Training]:
         ]
     )
     planted = st.builds(Plant, st.sampled_from(PICKLES))
-    forged = edits(named, ("settings.json",))
-    damage = st.one_of(accidents(), accidents(), planted, forged)
+    damage = mix((4, accidents()), (2, planted), (1, named), (1, edits("settings.json")))
     return st.builds(Training, damage)

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .hostile import mix
+
 State = dict[str, Any]
 NORM, LAYER, HEAD = "blocks.0.norm1.weight", "blocks.1.mlp.fc1.weight", "head.bias"
 
@@ -116,7 +118,7 @@ WRONG: dict[str, Callable[[State], Any]] = {
 
 def files() -> st.SearchStrategy[File]:
     """Return weights files."""
-    how = st.one_of(st.sampled_from(sorted(RIGHT)), *[st.sampled_from(sorted(WRONG))] * 3)
+    how = mix((1, st.sampled_from(sorted(RIGHT))), (3, st.sampled_from(sorted(WRONG))))
     suffix = st.sampled_from([".safetensors", ".pth", ".pth"])
     return st.builds(File, how, suffix, st.sampled_from(["magnitude", "dimap", "random"]))
 
