@@ -35,14 +35,14 @@ class Features(Adapter):
         return [axis for name, declare in _blocks(model) for axis in declare(model, name)]
 
     def toy(self) -> tuple[nn.Module, Tensor]:
-        """Return a small ConvNeXt that returns the features of two stages."""
+        """Return a small Swin that returns the features of its stages."""
         import timm
         import torch
 
-        sizes: Any = {"depths": (1, 2, 1, 1), "dims": (16, 24, 32, 40), "out_indices": (1, 2)}
-        return timm.create_model("convnext_atto", features_only=True, **sizes), torch.randn(
-            2, 3, 64, 64
-        )
+        sizes: Any = {"img_size": 64, "window_size": 2, "embed_dim": 16, "num_heads": (4, 4, 8, 8)}
+        name, depths = "swin_tiny_patch4_window7_224", (2, 1, 1, 1)
+        model = timm.create_model(name, features_only=True, depths=depths, **sizes)
+        return model, torch.randn(2, 3, 64, 64)
 
     def role(self, parameter: str) -> str:
         """Name the role that the families' own adapters give."""

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--arch", required=True, help="of the zoo, an alias, any timm name, or a saved model"
-    )
+    add("--arch", required=True, help="of the zoo, an alias, any timm name, or a saved model")
     add("--criterion", default="dimap", help="name, or name:option=value (default: dimap)")
     add("--ratio", type=float, help="fraction of the whole model to remove (0.5)")
     add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..adapters import ADAPTERS
 from ..adapters.base import Adapter, select
@@ -15,7 +16,7 @@ from ..criteria import CRITERIA
 from ..cutting.shrink import shrink_, shrunk
 from ..cutting.silence import mask_
 from ..inputs.checkpoints import fill
-from ..measuring.counting import param_terms
+from ..measuring.counting import mac_terms, param_terms, stats
 from ..planning.budget import Budget
 from ..planning.plan import Plan, make_plan
 from ..statistics.walk import Walk
@@ -53,6 +54,7 @@ def adapter_checks(
         *((f"removing equals masking: {kind}", _parity(kind)) for kind in found.kinds),
         ("removing equals masking: all kinds together", _parity(None)),
         ("removing equals masking when done twice", _twice),
+        ("is counted, MAC by MAC, before and after", _counts),
         ("leaves a model that trains", _trains),
         ("leaves a model that exports", _exports),
         ("has plans that survive JSON and rebuild the model", _rebuilds),
@@ -107,6 +109,11 @@ def _everything(axes: Sequence[Axis]) -> Plan:
     return Plan(kept, {axis.name: axis.size for axis in axes}, "slices", 0.0, 0.0)
 
 
+def _run(model: nn.Module, subject: _Subject) -> Tensor:
+    """Return all that a model computes in one row, whether it returns a tensor or several."""
+    return torch.cat([leaf.flatten() for leaf in tree_leaves(model(subject.example))])
+
+
 def _declares_well(subject: _Subject) -> None:
     specs = subject.adapter.axes(subject.model)
     names = [spec.name for spec in specs]
@@ -129,7 +136,7 @@ def _chains(subject: _Subject) -> None:
 @torch.inference_mode()
 def _keeps_everything(subject: _Subject) -> None:
     small = subject.pruned(_everything(subject.axes()))
-    assert torch.equal(subject.model(subject.example), small(subject.example)), "the output changed"
+    assert torch.equal(_run(subject.model, subject), _run(small, subject)), "the output changed"
 
 
 def _parity(kind: str | None) -> Callable[[_Subject], None]:
@@ -146,7 +153,7 @@ def _assert_parity(subject: _Subject, axes: Sequence[Axis], plan: Plan) -> nn.Mo
     masked = copy_with(subject.model, lambda _, tensor: tensor.clone())
     mask_(masked, axes, plan)
     small = shrunk(subject.model, axes, plan, subject.adapter).eval()
-    dense, silenced, cut = (net(subject.example) for net in (subject.model, masked, small))
+    dense, silenced, cut = (_run(net, subject) for net in (subject.model, masked, small))
     scale = float(silenced.abs().max())
     assert not torch.allclose(dense, silenced, atol=1e-3 * scale), "masking changed nothing"
     difference = float((silenced - cut).abs().max())
@@ -166,9 +173,18 @@ def _twice(subject: _Subject) -> None:
     _assert_parity(again, axes, _plan(axes, small, RATIOS[0]))
 
 
+def _counts(subject: _Subject) -> None:
+    axes = subject.axes()
+    small = subject.pruned(_plan(axes, subject.model, RATIOS[1]))
+    before, after = (stats(model, subject.example) for model in (subject.model, small))
+    assert after.macs < before.macs, f"MACs went from {before.macs:,} to {after.macs:,}"
+    counted = sum(term.cost for term in mac_terms(subject.model, axes, subject.example))
+    assert counted == before.macs, f"{counted:,.0f} of {before.macs:,} MACs belong to a module"
+
+
 def _trains(subject: _Subject) -> None:
     small = subject.pruned(_plan(subject.axes(), subject.model, RATIOS[1])).train()
-    small(subject.example).square().mean().backward()
+    _run(small, subject).square().mean().backward()  # type: ignore[no-untyped-call]
     for name, parameter in small.named_parameters():
         assert parameter.grad is not None, f"{name} got no gradient"
         assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
@@ -178,7 +194,7 @@ def _exports(subject: _Subject) -> None:
     small = subject.pruned(_plan(subject.axes(), subject.model, RATIOS[1]))
     exported = torch.export.export(small, (subject.example,)).module()
     with torch.inference_mode():
-        expected, found = small(subject.example), exported(subject.example)
+        expected, found = _run(small, subject), _run(exported, subject)
     assert torch.allclose(expected, found, atol=1e-5 * float(expected.abs().max())), (
         "the exported model computes something else"
     )
@@ -194,5 +210,5 @@ def _rebuilds(subject: _Subject) -> None:
     for name, buffer in rebuilt.named_buffers():
         buffer.copy_(buffers[name])
     with torch.inference_mode():
-        same = torch.equal(small(subject.example), rebuilt.eval()(subject.example))
+        same = torch.equal(_run(small, subject), _run(rebuilt.eval(), subject))
     assert same, "the rebuilt model computes something else"
