@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -104,15 +105,12 @@ def finetune(
     Raises:
         PruneError: One of its children, in a sentence that says what to do.
     """
-    source = Path(directory)
-    out = Path(out) if out is not None else source.with_name(f"{source.name}-finetuned")
+    source, out = _places(directory, out)
     name, settings = _settings(recipe, overrides or {})
     session = Session(workdir=out.with_name(f"{out.name}.training"), **keywords)
     target = find_device(session.device)
     on_step("load")
     plan, report = read_plan(source), read_report(source)
-    if rank() == 0:
-        check_writable(out)
     small = load(source, model=model, adapter=adapter, example_input=example_input)
     images = _images(source, report, small, data, data_dir)
     if settings.distill and teacher is None:
@@ -175,6 +173,14 @@ def _save(
     extras = {file: (session.workdir / file).read_text("utf-8") for file in (HISTORY, CURVE)}
     save_tuned(source, out, model, report, extras)
     finish(session.workdir)
+
+
+def _places(directory: str | Path, out: str | Path | None) -> tuple[Path, Path]:
+    """Return where a model is read from and written to; even "." has a name then."""
+    source = Path(os.path.realpath(directory))
+    target = Path(out) if out is not None else source.with_name(f"{source.name}-finetuned")
+    # Only one of several processes looks, since looking writes.
+    return source, check_writable(target) if rank() == 0 else Path(os.path.realpath(target))
 
 
 def _settings(recipe: str | Path | Recipe, overrides: Mapping[str, Any]) -> tuple[str, Recipe]:

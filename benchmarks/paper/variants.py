@@ -38,7 +38,8 @@ class Variant:
 
     def criterion(self, scope: Scope) -> Criterion:
         """Return it as a criterion whose slices compete in `scope`."""
-        return Criterion(self.name, lambda axes: [self.score(axis) for axis in axes], scope=scope)
+        word = self.name.replace(", ", "-").replace(" ", "-")  # as a command line could call it
+        return Criterion(word, lambda axes: [self.score(axis) for axis in axes], scope=scope)
 
 
 def of_all(axis: Axis) -> Tensor:

@@ -85,17 +85,20 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     with progress("load torch") as on_step:
         from ..comparison.compare import check_ready, plan
+        from ..comparison.store import check_out
 
         grid = _grid(options)
         check_ready(grid)
+        if options.out is None and not options.dry_run:
+            raise GridError("A comparison is kept in a directory; give one with --out.")
+        if options.out is not None:
+            check_out(options.out)
         launcher = _launcher(options)
         on_step("look at the models")
         jobs = plan(grid)
     if options.dry_run:
         _print_plan(grid, jobs, options.out)
         return 0
-    if options.out is None:
-        raise GridError("A comparison is kept in a directory; give one with --out.")
     from ..comparison.compare import run
 
     with _interruptible(Screen([job.cell for job in jobs])) as screen:
