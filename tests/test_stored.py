@@ -36,7 +36,6 @@ from prunekit.cli import main
 from prunekit.errors import ArtifactError, PruneError
 from prunekit.files import replacing
 from prunekit.inputs.data import batches, open_data
-from prunekit.planning.rounds import combine
 from prunekit.report import render
 
 DATA = Path(__file__).parent / "data"
@@ -93,23 +92,9 @@ def test_an_opened_artifact_can_be_pruned_further():
     assert (opened.adapter.name, opened.masks) == ("vit", {})
     assert opened.report["recipe"]["criterion"] == "dimap"
     again = prunekit.prune(opened.model, "magnitude", 0.2, axes=("mlp",))
-    from prunekit.inputs.feed import InputSpec
-    from prunekit.tracing.graph import trace
-
-    specs = [s for s in opened.adapter.axes(opened.model) if s.name in opened.plan.kept]
-    later = trace(opened.model, specs, opened.adapter, InputSpec.of(opened.model).example())
-    everything = {axis.name: tuple(range(axis.size)) for axis in later}
-    plan = again.plan.__class__(
-        {**everything, **again.plan.kept},
-        {axis.name: axis.size for axis in later},
-        "params",
-        0.2,
-        again.plan.got,
-    )
-    both = combine(opened.axes, opened.plan, later, plan)
-    for name, kept in both.kept.items():
+    for name, kept in again.plan.kept.items():
         assert set(kept) <= set(opened.plan.kept[name])
-    assert len(both.kept["blocks.0.mlp"]) == len(again.plan.kept["blocks.0.mlp"])
+    assert len(again.plan.kept["blocks.0.mlp"]) < len(opened.plan.kept["blocks.0.mlp"])
 
 
 # -- forged ------------------------------------------------------------------------------------
@@ -160,10 +145,6 @@ PLANS = {
     "large-images": (
         lambda plan: plan["architecture"]["card"].update(input_size=[1, 9999, 9999]),
         "pixels",
-    ),
-    "other-images": (
-        lambda plan: plan["architecture"]["card"].update(input_size=[1, 32, 32]),
-        "does not run on an input of shape",
     ),
     "other-dtype": (lambda plan: plan.update(dtype="float64"), "expected torch.float64"),
     "huge-axis": (

@@ -46,7 +46,7 @@ def _is_crash(error: PruneError) -> bool:
     It may have run out of memory, or have spoilt what cells share.
     """
     of_plugin, cause = isinstance(error, CriterionError | RepairError), error.__cause__
-    refuses = cause is None or isinstance(cause, PruneError)  # in its own words: that is a finding
+    refuses = cause is None or isinstance(cause, FINDINGS)  # in its own words: that is a finding
     return isinstance(error, TamperedError) or (of_plugin and not refuses)
 
 
