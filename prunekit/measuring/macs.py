@@ -97,7 +97,7 @@ class _Counter(Shapes):  # type: ignore[no-untyped-call]
         if formula is None and _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
-        result = super().__torch_dispatch__(func, types, args, kwargs)
+        result = self.looked_up(func, args, kwargs)
         if formula is not None:
             place = self._running[-1], self._weight(args)
             flops = formula(*args, **kwargs, out_val=result)

@@ -6,10 +6,8 @@ where; from then on everything is index arithmetic on tensors.
 
 from __future__ import annotations
 
-import gc
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +21,7 @@ from ..axis import AUX, Axis, AxisSpec, Member
 from ..errors import AdapterError
 from .copies import BATCH_NORMS
 from .coupling import Coupling, coupled
-from .running import dry_run, reason
+from .running import dry_run, reason, without_collection
 from .shapes import Shapes
 
 
@@ -42,20 +40,8 @@ def trace(
         AdapterError: A spec names something the model lacks, or couples something that
             cannot shrink consistently, such as the model's own output.
     """
-    with _no_collection():
+    with without_collection():
         return _trace(model, specs, adapter, example)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from searching the graph's million objects, all in use."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _trace(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -29,9 +31,10 @@ def dry_run(model: nn.Module, example: Tensor, run: Callable[[nn.Module, Tensor]
     Raises:
         AdapterError: The model cannot be copied, or does not run on such an input.
     """
-    shell, inputs = weightless(model, example)
     try:
-        return run(shell.eval(), inputs)
+        with without_collection():
+            shell, inputs = weightless(model, example)
+            return run(shell.eval(), inputs)
     except AdapterError:
         raise
     except Exception as error:  # of the model's own code
@@ -51,6 +54,18 @@ def dry_run(model: nn.Module, example: Tensor, run: Callable[[nn.Module, Tensor]
         stacklevel=2,
     )
     return found
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Keep the garbage collector from searching what is being built, all of which is in use."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def reason(error: BaseException) -> str:

@@ -25,11 +25,18 @@ class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     _known: ClassVar[dict[Hashable, list[Kind]]] = {}  # nothing but shapes matters to shapes
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled under it, and making sure takes longer than its work
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation, or make what it would return."""
-        kwargs = kwargs or {}
+        return self.looked_up(func, args, kwargs or {})
+
+    def looked_up(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Do the same, for those that do more around it."""
         if not _returns_new_tensors(func):
             return func(*args, **kwargs)
         try:
