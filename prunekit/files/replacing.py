@@ -79,19 +79,24 @@ def replacing(place: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def recover(place: Path, ours: Callable[[Path], bool]) -> None:
+def recover(place: Path, ours: Callable[[Path], bool]) -> bool:
     """Finish the replacement of a directory that a process was killed in.
 
     Args:
         place: The directory, which may be missing.
         ours: Whether a directory is one that was replaced, or was to take its place.
 
+    Returns:
+        Whether there is such a directory, seen while no process is replacing it.
+
     Raises:
         OSError: That cannot be done.
     """
     pattern = f".{glob.escape(place.name)}.????????{ASIDE}"
-    if not any(map(ours, place.parent.glob(pattern))):
-        return
+    if place.exists() and not any(map(ours, place.parent.glob(pattern))):
+        return True
+    if not place.parent.is_dir():
+        return False
     with _locked(place.parent):  # so that whoever may be at it has finished
         for aside in filter(ours, place.parent.glob(pattern)):
             if not place.exists():
@@ -102,6 +107,7 @@ def recover(place: Path, ours: Callable[[Path], bool]) -> None:
                     place,
                 )
             shutil.rmtree(aside, ignore_errors=True)
+        return place.exists()
 
 
 @contextmanager

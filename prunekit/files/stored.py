@@ -159,9 +159,8 @@ def digest_of(report: Mapping[str, Any]) -> str:
 def _found(directory: Path) -> Snapshot:
     names = (REPORT, PLAN, WEIGHTS, MASKS, HISTORY, CURVE)
     try:
-        if not directory.exists():
-            recover(directory, is_artifact)
-        if not directory.is_dir():
+        there = directory.exists() or recover(directory, is_artifact)
+        if not there or directory.is_file():
             raise ArtifactError(
                 f"There is no directory {str(directory)!r}; name one that prunekit wrote."
             )
