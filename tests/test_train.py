@@ -165,7 +165,7 @@ def test_order_is_new_in_each_epoch_and_can_be_entered_anywhere():
 
 def test_augmentation_depends_on_seed_epoch_and_image_alone():
     recipe = find("dimap")
-    model, images = toy("vit")[0], stripes()
+    images = stripes()
     one = Training(images, images.spec, recipe, seed=0)
     first = one[0, 7][0]
     draw_for("something else", devices=True)
