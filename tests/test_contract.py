@@ -45,6 +45,7 @@ def test_the_checks_find_a_broken_criterion():
         "leaves weights, gradients and statistics untouched",
         "needs no more than it declares",
         "permutes its scores with the slices",
+        "scores models of every family",
     ]
 
 
@@ -56,7 +57,8 @@ def test_a_criterion_is_held_to_single_weights_if_it_says_that_it_can_score_them
         return criterion_checks(Criterion("own", function, weight_level=level))
 
     assert not any("single" in check.claim for check in all_claims(by_position, False))
-    assert len(all_claims(by_position, True)) == 2 * len(all_claims(by_position, False))
+    of_slices, of_both = (len(all_claims(by_position, level)) for level in (False, True))
+    assert of_both - 1 == 2 * (of_slices - 1)  # the last claim, about models, covers both levels
     problems = [check.claim for check in all_claims(by_position, True) if check.problem()]
     assert problems == [
         "permutes its scores with the slices",
@@ -65,7 +67,7 @@ def test_a_criterion_is_held_to_single_weights_if_it_says_that_it_can_score_them
     fluctuation = replace(CRITERIA.get("flap"), weight_level=True)  # goes by `index`
     problems = [check.claim for check in criterion_checks(fluctuation) if check.problem()]
     assert problems
-    assert all("single weights" in claim for claim in problems)
+    assert all("single weights" in claim or "models" in claim for claim in problems)
 
 
 def test_writing_to_a_matrix_is_found():
@@ -93,7 +95,8 @@ def test_the_checks_find_a_criterion_that_needs_more_than_it_declares(need, decl
 
     checks = criterion_checks(Criterion("reads", reads, needs=declared))
     problems = [check.claim for check in checks if check.problem()]
-    assert problems == ([] if need == declared else ["needs no more than it declares"])
+    wrong = ["needs no more than it declares", "scores models of every family"]
+    assert problems == ([] if need == declared else wrong)
 
 
 MOMENTS = ["inputs.mean", "inputs.variance", "outputs.mean", "outputs.variance"]
@@ -117,6 +120,14 @@ def test_the_checks_find_an_adapter_that_forgets_cached_attributes(monkeypatch):
     problems = [check.claim for check in adapter_checks(swin) if check.problem()]
     assert "removing equals masking: head" in problems
     assert "removing equals masking: mlp" not in problems
+
+
+def test_the_checks_find_an_adapter_that_cannot_be_repaired(monkeypatch):
+    vit = ADAPTERS.get("vit")
+    right = type(vit).blocks
+    monkeypatch.setattr(type(vit), "blocks", lambda self, model: right(self, model)[::-1])
+    problems = [check.claim for check in adapter_checks(vit) if check.problem()]
+    assert problems == ["names blocks that run one after the other", "can be repaired"]
 
 
 def test_example_axes_are_the_same_every_time():

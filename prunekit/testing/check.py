@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
-from ..errors import PruneError
+from ..errors import PruneError, described
+
+S = TypeVar("S")
+Claim = tuple[str, Callable[[S], None]]  # in words, and what fails if it is false
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,11 @@ class Check:
             self.run()
         except (AssertionError, PruneError) as error:
             return str(error).split("\n")[0]
-        except Exception as error:  # a plug-in may raise anything; that too is a verdict
-            return f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything: a verdict too
+            return described(error)
         return None
+
+
+def checks(claims: Sequence[Claim[S]], subject: S) -> list[Check]:
+    """Return claims about one subject as checks."""
+    return [Check(claim, partial(holds, subject)) for claim, holds in claims]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,9 @@ from torch import Tensor
 from ..axis import AUX, Axis, AxisSpec, Matrix, Member, Moments
 from ..criteria import CRITERIA
 from ..criteria.base import Criterion, Need
-from .check import Check
+from ..plugin import configured
+from .check import Check, Claim, checks
+from .models import real_axes
 
 Make = Callable[..., list[Axis]]
 GATHERED: dict[Need, tuple[str, ...]] = {  # the fields of a member that each need fills
@@ -25,11 +28,15 @@ GATHERED: dict[Need, tuple[str, ...]] = {  # the fields of a member that each ne
 def criterion_checks(criterion: str | Criterion) -> list[Check]:
     """Return everything that a criterion promises, as checks.
 
+    Args:
+        criterion: A Criterion, or a registered name, with options such as "magnitude:p=1".
+
     Raises:
         RegistryError: Nothing has that name.
+        CriterionError: It has no such option, or the value is not understood.
     """
-    found = CRITERIA.get(criterion) if isinstance(criterion, str) else criterion
-    claims = [
+    found = configured(CRITERIA, criterion)
+    claims: list[tuple[str, Callable[..., None]]] = [
         ("returns one finite score per slice", _scores_fit),
         ("returns the same scores twice", _is_deterministic),
         ("leaves weights, gradients and statistics untouched", _leaves_all_alone),
@@ -41,11 +48,12 @@ def criterion_checks(criterion: str | Criterion) -> list[Check]:
     levels: list[tuple[str, Make]] = [("", example_axes)]
     if found.weight_level:
         levels.append((", of single weights", example_matrices))
-    return [
-        Check(f"{claim}{level}", lambda check=check, make=make: check(found, make))  # type: ignore[misc]
+    about_examples: list[Claim[Criterion]] = [
+        (f"{claim}{level}", partial(holds, make=make))
         for level, make in levels
-        for claim, check in claims
+        for claim, holds in claims
     ]
+    return checks([*about_examples, ("scores models of every family", _scores_models)], found)
 
 
 def example_axes(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis]:
@@ -90,21 +98,29 @@ def example_axes(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis
 
 def example_matrices(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis]:
     """Return the weight matrices of `example_axes`, each an axis of its single weights."""
-    return [
-        Axis(AxisSpec(voter.name, voter.role), voter.weight.numel(), (_as_matrix(voter),))
-        for axis in example_axes(seed, dtype)
-        for voter in axis.voters
-    ]
+    return [_matrix(voter) for axis in example_axes(seed, dtype) for voter in axis.voters]
 
 
-def _as_matrix(member: Member) -> Matrix:
-    given = {field.name: getattr(member, field.name) for field in fields(member)}
-    return Matrix(**{**given, "dim": 0, "index": torch.empty((0, 1), dtype=torch.int64)})
+def _matrix(voter: Member) -> Axis:
+    """Return an axis of the single weights of a member."""
+    given = {field.name: getattr(voter, field.name) for field in fields(voter)}
+    none = torch.empty((0, 1), dtype=torch.int64)
+    matrix = Matrix(**{**given, "dim": 0, "index": none})
+    return Axis(AxisSpec(voter.name, voter.role), voter.weight.numel(), (matrix,))
 
 
 def _moments(shape: tuple[int, ...], generator: torch.Generator) -> Moments:
     mean = torch.randn(shape, generator=generator, dtype=torch.float64)
     return Moments(mean, torch.rand(shape, generator=generator, dtype=torch.float64))
+
+
+def _scores_models(criterion: Criterion) -> None:
+    for axes in real_axes(criterion.needs).values():
+        criterion.unguarded(axes)
+        if not criterion.weight_level:
+            continue
+        voters = {voter.name: voter for axis in axes for voter in axis.voters}
+        criterion.unguarded([_matrix(voter) for voter in voters.values()])
 
 
 def _scores_fit(criterion: Criterion, make: Make) -> None:

@@ -8,20 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adapters import ADAPTERS
+from ..adapters.answers import blocks_of
+from ..cutting.shrink import shrunk
+from ..plugin import configured
+from ..recovery.reconstruct import repair_
 from ..repairs import REPAIRS
 from ..repairs.base import Layer, Repair
 from ..statistics.covariance import Covariance
-from .check import Check
+from .check import Check, Claim, checks
+from .models import FAMILIES, images_for, random_plan, subject_of, traced
 
 
 def repair_checks(repair: str | Repair) -> list[Check]:
     """Return everything that a repair promises, as checks.
 
+    Args:
+        repair: A Repair, or a registered name, with options such as "lstsq:ridge=0.1".
+
     Raises:
         RegistryError: Nothing has that name.
+        RepairError: It has no such option, or the value is not understood.
     """
-    found = REPAIRS.get(repair) if isinstance(repair, str) else repair
-    claims = [
+    claims: list[Claim[Repair]] = [
         ("returns finite weights of the layer's own shape", _weights_fit),
         ("returns the same weights twice", _repeats),
         ("leaves what it is given untouched", _leaves_layers_alone),
@@ -29,8 +38,9 @@ def repair_checks(repair: str | Repair) -> list[Check]:
         ("changes nothing where nothing was lost", _keeps_what_is_whole),
         ("copes with inputs that never vary", _copes_with_constants),
         ("permutes its weights with the inputs", _follows_inputs),
+        ("repairs models of every family", _repairs_models),
     ]
-    return [Check(claim, lambda check=check: check(found)) for claim, check in claims]  # type: ignore[misc]
+    return checks(claims, configured(REPAIRS, repair))
 
 
 def example_layer(
@@ -118,3 +128,13 @@ def _follows_inputs(repair: Repair) -> None:
     assert torch.allclose(weight[:, order], permuted, atol=1e-4), (
         "permuting the inputs did not permute the weights"
     )
+
+
+def _repairs_models(repair: Repair) -> None:
+    for name in FAMILIES if repair.needs != "nothing" else ():
+        subject = subject_of(ADAPTERS.get(name))
+        axes, images = traced(subject), images_for(subject.example)
+        plan = random_plan(axes, subject.model, 0.3)
+        small = shrunk(subject.model, axes, plan, subject.adapter).eval()
+        blocks = blocks_of(subject.adapter, subject.model)
+        repair_(small, subject.model, axes, plan, repair, blocks, images)
