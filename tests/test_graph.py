@@ -415,6 +415,12 @@ class Half(nn.Module):
         return self.leave(left) + right.sum()
 
 
+def test_an_axis_that_the_graph_must_not_follow_anywhere_is_refused(monkeypatch):
+    monkeypatch.setattr(Plain, "unfollowed", lambda self, model: list(model.state_dict()))
+    with pytest.raises(AdapterError, match=r"'a' reaches only parameters .* unfollowed\(\)"):
+        trace_plain(mlp(), AxisSpec("a", "width", "0"))
+
+
 def test_slices_with_unequal_shares_are_refused():
     pairs = AxisSpec("a", "width", "enter", fold=Fold((3, 2)))  # the second pair is torn
     with pytest.raises(AdapterError, match="'a' gives its slices unequal shares of a dimension"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..axis import Axis
+from ..errors import AdapterError
 from ..planning.left import positions_left
 from ..planning.plan import Plan
 from ..repairs.base import Layer, Product, Repair
@@ -84,6 +85,7 @@ class _Job:
         refits: Whether its inputs are not what they were.
         cut: Whether it lost something itself.
         products: The axes whose queries and keys it makes, with the slices each one keeps.
+        axes: All axes, each with the slices it keeps.
     """
 
     name: str
@@ -94,6 +96,39 @@ class _Job:
     refits: bool
     cut: bool
     products: tuple[tuple[Axis, Tensor], ...]
+    axes: tuple[tuple[Axis, Tensor], ...]
+
+    def rows_left(self, values: Tensor, left: Tensor) -> Tensor:
+        """Select from the dense layer's inputs or outputs the rows that the small one still has.
+
+        A layer that mixes tokens runs on every channel by itself, and some of those are gone.
+
+        Args:
+            values: Inputs or outputs of the dense layer, (images, ..., features).
+            left: The small layer's inputs, (images, ..., features).
+
+        Raises:
+            AdapterError: Nobody can tell which rows are left.
+        """
+        if not isinstance(self.dense, nn.Linear):
+            return values  # its channels are its features
+        for dim in range(1, values.dim() - 1):
+            sizes = values.shape[dim], left.shape[dim]
+            if sizes[0] == sizes[1]:
+                continue
+            found = {
+                tuple(slices.tolist())
+                for axis, slices in self.axes
+                if (axis.size, len(slices)) == sizes
+            }
+            if len(found) != 1:
+                raise AdapterError(
+                    f"The layer {self.name!r} runs on {sizes[1]} of {sizes[0]} channels, and it is "
+                    "not known on which, so it cannot be repaired. Leave out the axis of those "
+                    "channels with exclude, or use the repair 'none'."
+                )
+            values = values.index_select(dim, torch.tensor(found.pop(), device=values.device))
+        return values
 
 
 def _jobs(
@@ -101,8 +136,8 @@ def _jobs(
 ) -> Iterator[_Job]:
     """Find the layers that miss inputs, those whose products miss terms, and all others."""
     products: dict[str, list[tuple[Axis, Tensor]]] = {}
-    for axis in axes:
-        slices = torch.tensor(plan.kept[axis.name])
+    slices_left = tuple((axis, torch.tensor(plan.kept[axis.name])) for axis in axes)
+    for axis, slices in slices_left:
         if axis.spec.product and repair.product and len(slices) < axis.size:
             layer = axis.voters[0].name.rpartition(".")[0]
             products.setdefault(layer, []).append((axis, slices))
@@ -126,6 +161,7 @@ def _jobs(
                 misses or repair.follows,
                 cut,
                 tuple(products.get(name, ())),
+                slices_left,
             )
 
 
@@ -154,6 +190,7 @@ def _layer(
     """Gather what is known of a layer that misses inputs."""
     moments = Covariance()
     for count, x, y, left in walk.seen(job.name):
+        x, y = job.rows_left(x, left), job.rows_left(y, left)
         if repair.inputs == "repaired":
             inputs = patches(job.small, left)
         else:

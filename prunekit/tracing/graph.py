@@ -242,6 +242,11 @@ def _axis(
     adapter: Adapter,
 ) -> Axis:
     sizes = {len(index) for index in found.tensors.values()}
+    if not sizes:
+        raise AdapterError(
+            f"Axis {spec.name!r} reaches only parameters that the adapter's unfollowed() names; "
+            "name fewer there, or give the axis ties."
+        )
     if len(sizes) != 1:
         raise AdapterError(
             f"Axis {spec.name!r} couples dimensions of {sorted(sizes)} slices; expected one number."
