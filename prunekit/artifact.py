@@ -309,8 +309,8 @@ def check_writable(directory: str | Path) -> Path:
 def _large(architecture: Architecture | None, stored: Stored) -> nn.Module:
     if architecture is None:
         raise ArtifactError(
-            f"The model in {stored.directory} was not built by prunekit; pass the original as "
-            "load(..., model=...)."
+            f"The model in {stored.directory} was not built by prunekit; pass the original "
+            "as model to load() in Python."
         )
     small = shapes(stored.files.file(WEIGHTS), str(stored.directory / WEIGHTS))
     return build_named(architecture, small, str(stored.directory))

@@ -179,6 +179,11 @@ def _places(directory: str | Path, out: str | Path | None) -> tuple[Path, Path]:
     """Return where a model is read from and written to; even "." has a name then."""
     source = Path(os.path.realpath(directory))
     target = Path(out) if out is not None else source.with_name(f"{source.name}-finetuned")
+    if os.path.realpath(target) == str(source):
+        raise TrainingError(
+            f"{str(out)!r} is the model that is trained; name another directory, or none for "
+            f"{source.name + '-finetuned'!r}."
+        )
     # Only one of several processes looks, since looking writes.
     return source, check_writable(target) if rank() == 0 else Path(os.path.realpath(target))
 

@@ -32,7 +32,7 @@ def data_named(report: Mapping[str, Any], where: str | Path, given: str | Path |
         return str(given)
     name = report["recipe"]["data"]
     if name is None:
-        raise DataError(f"{where} was made without data; name some with --data.")
+        raise DataError(f"{where} was made without data; name some: data, or --data.")
     if name not in DATASETS:
         raise DataError(
             f"{where} says that its data is the folder {name!r}, and a folder that only a file "

@@ -195,10 +195,15 @@ def _tuning(tuned: Mapping[str, Any]) -> str:
     before, after = tuned["test_top1_before"], tuned["test_top1"]
     gain = f"{before:.2f} to {after:.2f} %" if before is not None else f"{after:.2f} %"
     epochs = f"{tuned['epochs']} epoch{'s' if tuned['epochs'] > 1 else ''}"
+    kept = (
+        f"kept epoch {tuned['best_epoch']}, best on"
+        if tuned["best_epoch"]
+        else "no epoch was better than the model that came in, which is kept, on"
+    )
     return (
         f"{tuned['recipe']}, {epochs} on {tuned['images']:,} images of "
-        f"{tuned['data']}, from {' and '.join(tuned['learnt_from'])}: test top-1 {gain}; kept "
-        f"epoch {tuned['best_epoch']}, best on {tuned['validation']:,} held-out training images"
+        f"{tuned['data']}, from {' and '.join(tuned['learnt_from'])}: test top-1 {gain}; {kept} "
+        f"{tuned['validation']:,} held-out training images"
     )
 
 

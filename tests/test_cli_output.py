@@ -74,3 +74,43 @@ def test_a_file_of_settings_is_read_in_part_only_if_it_is_small(tmp_path, capsys
 def test_settings_that_end_in_no_numbers_are_refused(setting, value):
     with pytest.raises(Exception, match=f"The recipe says {setting} = "):
         Recipe().with_(**{setting: value})
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_blank_name_is_no_place(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "--arch", "vit_micro", "--out", name])
+    assert stopped.value.code == 2
+    assert "--out: a blank is no name" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_of_nothing_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--arch", "vit_micro", "--axes", ","])
+    assert "--axes: ',' names nothing" in capsys.readouterr().err
+
+
+QUIET = ("--no-evaluation", "--no-timing", "--criterion", "magnitude")
+
+
+def test_where_a_model_is_saved_is_one_printable_line(tmp_path, capsys):
+    place = tmp_path / "a\x1b[31m\nb"
+    assert main(["run", "--arch", "vit_micro", *QUIET, "--out", str(place)]) == 0
+    assert rf"saved     {tmp_path}/a\x1b[31m\nb" in capsys.readouterr().out.splitlines()
+    assert place.is_dir()
+
+
+def test_a_tilde_is_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--arch", "vit_micro", *QUIET, "--out", "~/small"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_a_run_that_fails_leaves_no_directories_behind(tmp_path, capsys):
+    place = tmp_path / "deep" / "er" / "small"
+    assert main(["run", "--arch", "vit_micro", *QUIET, "--ratio", "0.99", "--out", str(place)]) == 2
+    assert "out of reach" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

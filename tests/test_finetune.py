@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from conftest import write_digits
+from rich.console import Console
 from safetensors.torch import load_file
 
 import prunekit.inputs.folder
@@ -20,6 +21,7 @@ from prunekit.cli import main
 from prunekit.errors import ArtifactError, DataError, TrainingError
 from prunekit.inputs.architectures import build
 from prunekit.inputs.zoo import card
+from prunekit.report import render
 
 FAST = {"epochs": 2, "batch_size": 16, "lr": 1e-3}
 FLAGS = ["--epochs", "2", "--batch-size", "16", "--lr", "1e-3"]
@@ -70,6 +72,18 @@ def test_a_run_prints_a_line_for_each_epoch_and_the_report(tuned):
     assert "fine-tuned" in ran.stdout
     assert "63 images of" in ran.stdout.replace("\n", " ")
     assert f"saved     {out}" in ran.stdout
+    assert f"its checkpoints in {out}.training may be deleted" in ran.stdout.splitlines()[-1]
+    assert out.with_name(f"{out.name}.training").is_dir()
+
+
+def test_a_report_says_where_training_did_not_help(tuned):
+    report = read_report(tuned[0])
+    told = {**report, "finetune": {**report["finetune"], "best_epoch": 0}}
+    with (console := Console(width=100)).capture() as shown:
+        console.print(render(told))
+    text = " ".join(shown.get().split())
+    assert "no epoch was better than the model that came in, which is kept, on 7 held-out" in text
+    assert "kept epoch" not in text
 
 
 def test_the_new_artifact_knows_where_it_is_from(tuned, home):
@@ -206,6 +220,14 @@ def test_bad_input_is_one_sentence(home, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_model_that_is_trained_is_not_replaced(home, capsys):
+    vit = home / "vit"
+    err = refused(capsys, vit, "--data", home / "digits", "--out", vit / ".." / "vit")
+    assert (
+        "is the model that is trained; name another directory, or none for 'vit-finetuned'" in err
+    )
+
+
 def test_an_artifact_made_without_data_asks_for_some(home, tmp_path):
     report = json.loads((home / "vit" / REPORT).read_text())
     if report["recipe"]["data"] is None:
@@ -220,6 +242,7 @@ KILLED = '''
 import json, os, signal, sys
 from pathlib import Path
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from prunekit.artifact import WEIGHTS
 from prunekit.errors import TrainingError

@@ -379,7 +379,10 @@ def test_a_plain_axis_couples_both_layers():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (AxisSpec("a", "width", "9"), "Axis 'a' is defined by layer '9', which is NoneType"),
+        (
+            AxisSpec("a", "width", "9"),
+            "Axis 'a' is defined by layer '9', which the model does not have",
+        ),
         (AxisSpec("a", "width", "1"), "Axis 'a' is defined by layer '1', which is ReLU"),
         (AxisSpec("a", "width", "2"), "Axis 'a' reaches the model's output"),
         (AxisSpec("a", "width", "0", fold=Fold((5,))), "'a' folds 5 channels, but layer '0' has 6"),

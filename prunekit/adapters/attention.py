@@ -21,7 +21,7 @@ def attention_axes(
     if getattr(attn, "gate", None) is not None:
         raise AdapterError(
             f"{name} gates its output, which no adapter knows how to shrink; write an adapter for "
-            "this variant and pass it with adapter=..."
+            "this variant (docs/own_adapter.md), and register it or pass it as adapter."
         )
     heads: int = attn.num_heads
     dim: int = attn.proj.in_features // heads

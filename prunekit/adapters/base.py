@@ -158,7 +158,8 @@ def module(model: nn.Module, name: str, *types: type[M]) -> M:
         expected = " or ".join(t.__name__ for t in types)
         raise AdapterError(
             f"{type(model).__name__}.{name} is {type(found).__name__}; expected {expected}. "
-            "Write an adapter for this variant and pass it with adapter=..."
+            "Write an adapter for this variant (docs/own_adapter.md), and register it or pass it "
+            "as adapter."
         )
     return found
 

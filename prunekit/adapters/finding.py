@@ -41,7 +41,7 @@ def adapter_for(model: nn.Module) -> Adapter:
     if within is not None:
         advice = f"It wraps a model that one does know: pass {within}."
     else:
-        advice = "Pass your own with adapter=..., or register it."
+        advice = "Write one (docs/own_adapter.md), and register it or pass it as adapter."
     broken = "".join(f" Passed over: {reason}" for reason in ADAPTERS.broken.values())
     raise AdapterError(
         f"No adapter knows {type(model).__name__}; known: "

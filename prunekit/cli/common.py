@@ -9,7 +9,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from ..files.reading import cleaned
 
 INTERRUPTED = "prunekit: interrupted; nothing was saved."
 
@@ -19,8 +22,23 @@ def add_data(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--data-dir", help="where the full Fashion-MNIST lies")
 
 
+def place(text: str) -> Path:
+    """Read where something is or shall be."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a blank is no name; name a directory")
+    return Path(text).expanduser()
+
+
+def say_saved(what: object) -> None:
+    """Say where something is kept, in one line whatever its name."""
+    print(cleaned(f"saved     {what}".replace("\n", "\\n")))
+
+
 def words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.split(",") if word)
+    found = tuple(word for word in text.split(",") if word)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave it out, or name some")
+    return found
 
 
 def print_report(report: dict[str, Any], as_json: bool) -> None:

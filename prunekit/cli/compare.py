@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import GridError
-from .common import add_data, progress, words
+from .common import add_data, place, progress, words
 from .grid_screen import Screen, say_interrupted
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ LAUNCHERS = ("local", "ray")
 def add(parser: argparse.ArgumentParser) -> None:
     grid = parser.add_argument_group("the grid", "every combination of these; lists with commas")
     add = grid.add_argument
-    add("--grid", type=Path, metavar="FILE", help="TOML with these words; flags win over it")
+    add("--grid", type=place, metavar="FILE", help="TOML with these words; flags win over it")
     add("--arch", type=words, help="names of the zoo, aliases, or any timm names")
     add("--criterion", type=specs, help="names, with options if any; or all (dimap)")
     add("--scope", type=words, help="axis, kind, model, or own: the criterion's (own)")
@@ -48,8 +49,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     same.add_argument("--calibration", type=int)
     same.add_argument("--device")
     add = parser.add_argument
-    add("--out", type=Path, help="directory for cells and report; a run that was cut off goes on")
-    add("--report-only", type=Path, metavar="DIR", help="write the report anew from its cells")
+    add("--out", type=place, help="directory for cells and report; a run that was cut off goes on")
+    add("--report-only", type=place, metavar="DIR", help="write the report anew from its cells")
     add("--dry-run", action="store_true", help="print the cells, time one, and estimate the rest")
     add("--launcher", choices=LAUNCHERS, default="local", help="what runs the cells (local)")
     add("--address", help="of a Ray cluster; one is started here unless given")
@@ -82,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
 
             findings = report(options.report_only)
         _print_findings(findings, options.report_only)
-        return 0
+        return _print_problems(findings)
     with progress("load torch") as on_step:
         from ..comparison.compare import check_ready, plan
         from ..comparison.store import check_out
@@ -106,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
             grid, jobs, options.out, command=_command(), launcher=launcher, progress=screen
         )
     _print_findings(findings, options.out)
-    return _print_failures(failures)
+    return max(_print_failures(failures), _print_problems(findings))
 
 
 def _grid(options: argparse.Namespace) -> Grid:
@@ -174,6 +175,8 @@ def _print_plan(grid: Grid, jobs: list[Job], out: Path | None) -> None:
     for one in found:
         total += one.seconds
         print(f"{one.cells} cells like {one.cell}: {one.each:.1f} s each, {_clock(one.seconds)}")
+        if one.problem:
+            print(f"prunekit: that cell would have no figures: {one.problem}", file=sys.stderr)
     trained = sum(job.cell.finetune != "none" for job in missing)
     print(f"about {_clock(total)} in one process" + _trained(trained))
 
@@ -191,10 +194,8 @@ def _print_findings(findings: Findings, out: Path) -> None:
     console = Console(highlight=False)
     console.print(findings.answer, end="\n\n")
     done = origin.cells - origin.missing
-    console.print(
-        f"cells     {done} of {origin.cells}, in {_clock(origin.seconds)} of work; "
-        f"{_clock(origin.alone)} with nothing shared"
-    )
+    alone = f"; {_clock(origin.alone)} with nothing shared" if origin.alone else ""
+    console.print(f"cells     {done} of {origin.cells}, in {_clock(origin.seconds)} of work{alone}")
     console.print(f"report    {out / 'report.html'}, .md, .csv, .json", soft_wrap=True)
 
 
@@ -207,6 +208,15 @@ def _print_failures(failures: list[Failure]) -> int:
             file=sys.stderr,
         )
     return 1 if failures else 0
+
+
+def _print_problems(findings: Findings) -> int:
+    """Say once why some criteria have no figures; it is an error if none has any."""
+    rows = [row for standing in findings.standings for row in standing.rows]
+    problems = Counter(row.problem for row in rows if row.problem is not None)
+    for problem, count in problems.items():
+        print(f"prunekit: no figures in {count} of {len(rows)} rows: {problem}", file=sys.stderr)
+    return 2 if problems.total() == len(rows) else 0
 
 
 def _clock(seconds: float) -> str:

@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PruneError, TrainingInterrupted
+from ..files.reading import cleaned
 from ..recovery.recipes import DEFAULT, Recipe, names
-from .common import add_data, print_report, progress
+from .common import add_data, place, print_report, progress, say_saved
 from .live import showing
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("directory", type=Path, help="a model that prunekit saved")
-    add("--out", type=Path, help="directory to save the trained model in (DIRECTORY-finetuned)")
+    add("directory", type=place, help="a model that prunekit saved")
+    add("--out", type=place, help="directory to save the trained model in (DIRECTORY-finetuned)")
     add("--recipe", default=DEFAULT, help=f"{', '.join(names())}, or a TOML file ({DEFAULT})")
     add("--resume", action="store_true", help="go on where a run was cut off")
     add_data(parser)
@@ -56,7 +56,8 @@ def _run(options: argparse.Namespace) -> int:
     if main:
         print_report(dict(done.report), options.json)
         if not options.json:
-            print(f"saved     {done.directory}")
+            say_saved(done.directory)
+            print(cleaned(f"          its checkpoints in {done.directory}.training may be deleted"))
     return 0
 
 

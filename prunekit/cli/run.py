@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..errors import PruneError, TrainingError
-from .common import add_data, print_report, progress, words
+from .common import add_data, place, print_report, progress, say_saved, words
 
 if TYPE_CHECKING:
     from ..recovery.recipes import Recipe
@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--no-evaluation", dest="evaluate", action="store_false", help="measure no accuracy")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--seed", type=int, default=0)
-    add("--out", type=Path, help="directory to save the small model in")
+    add("--out", type=place, help="directory to save the small model in")
     add("--json", action="store_true", help="print the report as JSON instead of tables")
     parser.set_defaults(run=_run)
 
@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
         result.save(options.out)
     print_report(result.report(), options.json)
     if not options.json:
-        print(f"saved     {options.out or 'nowhere; add --out DIR to keep the model'}")
+        say_saved(options.out or "nowhere; add --out DIR to keep the model")
     return 0
 
 

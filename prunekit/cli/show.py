@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from .common import add_data, print_report, progress
+from .common import add_data, place, print_report, progress
 
 
 def add_list(parser: argparse.ArgumentParser) -> None:
@@ -15,13 +14,13 @@ def add_list(parser: argparse.ArgumentParser) -> None:
 
 
 def add_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directory", type=place)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=_show)
 
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directory", type=place)
     add_data(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

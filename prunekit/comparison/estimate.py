@@ -20,12 +20,14 @@ class Estimate:
         cells: How many there are.
         each: Seconds it took.
         first: Seconds that it took longer the first time.
+        problem: Why that cell has no figures; None if it has.
     """
 
     cell: Cell
     cells: int
     each: float
     first: float
+    problem: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -46,5 +48,6 @@ def estimate(
             cell = cells[len(cells) // 2]
             bench = Bench(grid)
             on_step(f"time {cell}")
-            first, again = bench.run(cell).seconds, bench.run(cell).seconds
-            yield Estimate(cell, len(cells), again, max(0.0, first - again))
+            first, again = bench.run(cell), bench.run(cell)
+            slower = max(0.0, first.seconds - again.seconds)
+            yield Estimate(cell, len(cells), again.seconds, slower, again.problem)

@@ -104,10 +104,9 @@ class Criterion(FunctionPlugin):
     def _checked(self, axis: Axis, score: Any) -> Tensor:
         fits = isinstance(score, Tensor) and tuple(score.shape) == (axis.size,)
         if not fits or score.is_complex():
-            got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise CriterionError(
-                f"{self.title} scored axis {axis.name!r} with shape {got}; "
-                f"expected ({axis.size},), one number per slice."
+                f"{self.title} scored axis {axis.name!r} with {_described(score)}; "
+                f"expected a tensor of shape ({axis.size},), one real number per slice."
             )
         plain: Tensor = score.detach()
         plain = plain.to("cpu", torch.float32 if axis.of_weights else torch.float64)
@@ -118,6 +117,13 @@ class Criterion(FunctionPlugin):
                 f"{axis.name!r} NaN or infinite; check the weights and the calibration data."
             )
         return plain
+
+
+def _described(score: Any) -> str:
+    if not isinstance(score, Tensor):
+        return shown(score)
+    numbers = " of complex numbers" if score.is_complex() else ""
+    return f"a tensor of shape {tuple(score.shape)}{numbers}"
 
 
 def criterion(

@@ -29,8 +29,8 @@ ASIDE = ".old"
 def settled(target: str | Path, ours: Callable[[Path], bool]) -> Path:
     """Find out before the work whether a directory can be written, and where it really is.
 
-    Links are followed, also those to what is not there yet; parents are made. What a killed
-    process left half-replaced is put in order.
+    Links are followed, also those to what is not there yet. Nothing is made, so that a run that
+    fails leaves nothing behind. What a killed process left half-replaced is put in order.
 
     Args:
         target: The directory, which need not be there.
@@ -51,8 +51,10 @@ def settled(target: str | Path, ours: Callable[[Path], bool]) -> Path:
         recover(place, ours)
         if place.exists():
             _check_replaceable(place, target, ours)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.rmdir(_partial(place))
+        above = next(parent for parent in place.parents if parent.exists())
+        for name in place.relative_to(above).parts:
+            (above / name).exists()  # raises if no file can have that name
+        os.rmdir(_partial(above, place.name))
     return place
 
 
@@ -67,7 +69,8 @@ def replacing(place: Path) -> Iterator[Path]:
         ArtifactError: It cannot be written; then nothing has changed.
     """
     with explained(place):
-        partial = _partial(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial(place.parent, place.name)
         try:
             yield partial
             partial.chmod(0o755)  # mkdtemp makes it private, safetensors what it writes
@@ -153,8 +156,8 @@ def _check_replaceable(place: Path, target: str | Path, ours: Callable[[Path], b
         )
 
 
-def _partial(place: Path) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+def _partial(parent: Path, name: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
 
 
 def _swap(new: Path, place: Path) -> None:

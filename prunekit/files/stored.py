@@ -183,7 +183,8 @@ def _content(files: Snapshot, name: str, limit: int) -> bytes:
 
 def _missing(directory: Path, name: str) -> ArtifactError:
     return ArtifactError(
-        f"{str(directory)!r} is not a whole artifact: {name} is missing; save it again."
+        f"{str(directory)!r} is not a whole artifact: {name} is missing; name a directory that "
+        "prunekit wrote, or save it again."
     )
 
 

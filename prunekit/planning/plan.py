@@ -230,5 +230,5 @@ def _out_of_reach(
     return (
         f"A ratio of {budget.ratio:g} by {budget.by} is out of reach: with axes {kinds}, a floor "
         f"of {floor:g} and multiples of {multiple}, at most {most:.3f} can be removed; lower the "
-        "ratio or the floor, or let more kinds of axes shrink."
+        "ratio, the floor or the multiple, or let more kinds of axes shrink."
     )

@@ -93,6 +93,12 @@ class _Graph:
     def positions(self, spec: AxisSpec) -> _Found:
         """Follow the channels of the spec's layer to all that is coupled with them."""
         layer = self._modules.get(spec.layer or "")
+        if layer is None:
+            raise AdapterError(
+                f"Axis {spec.name!r} is defined by layer {spec.layer!r}, which the model does not "
+                "have; name a layer as named_modules() does. A layer that stands in several places "
+                "has its first name only."
+            )
         if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             raise AdapterError(
                 f"Axis {spec.name!r} is defined by layer {spec.layer!r}, which is "

@@ -46,7 +46,8 @@ def dry_run(model: nn.Module, example: Tensor, run: Callable[[nn.Module, Tensor]
     except Exception as error:
         raise AdapterError(
             f"{type(model).__name__} does not run on an input of shape {tuple(example.shape)} "
-            f"({reason(error)}); pass an example_input that fits."
+            f"({reason(error)}); choose another img_size or in_chans, "
+            "or pass an example_input that fits."
         ) from error
     warnings.warn(
         f"{type(model).__name__} does not run without values ({reason(without_values)}), so "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..findings import Dense, Findings, Row
-from .words import Method, Series, aside, largest, method, methods, names, series
+from .words import Method, Series, aside, largest, latency, method, methods, names, series
 
 MACS, LATENCY = "macs", "latency"  # what a panel shows accuracy against
 
@@ -111,7 +111,7 @@ def _panel(findings: Findings, way: Method, arch: str, kind: str) -> Panel:
     ]
     dense = next((dense for dense in findings.dense if dense.arch == arch), None)
     batch = _batch(row for _, row in rows)
-    label = "MACs" if kind == MACS else f"latency, fraction of dense (batch {batch})"
+    label = "MACs" if kind == MACS else latency(batch)
     found: dict[str, list[tuple[float, Point]]] = {}
     called = names(findings)
     for ratio, row in rows:

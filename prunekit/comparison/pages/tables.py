@@ -16,6 +16,7 @@ from .words import (
     heading,
     interval,
     largest,
+    latency,
     method,
     methods,
     names,
@@ -132,7 +133,7 @@ def lost(row: Row | None) -> str:
 def _rankings(findings: Findings) -> Iterator[str]:
     batch = largest(_batches(findings))
     head = ("rank", "criterion", "scope", "top-1 %", "95 % interval", "lost", "seeds", "MACs",
-            "parameters", f"latency, dense = 1 (batch {batch})", "standing")  # fmt: skip
+            "parameters", latency(batch), "standing")  # fmt: skip
     yield "## Rankings"
     for standing in findings.standings:
         yield f"### {_safe(heading(standing.column))}"
@@ -176,9 +177,11 @@ def _origin(findings: Findings) -> Iterator[str]:
         "latency timed on": origin.timed_on,
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()),
         "cells": f"{origin.cells - origin.missing:,} of {origin.cells:,}",
-        "time": f"{duration(origin.seconds)}; with nothing shared {duration(origin.alone)}",
+        "time": f"{duration(origin.seconds)}; with nothing shared {duration(origin.alone)}"
+        if origin.alone
+        else duration(origin.seconds),
     }
-    yield "\n".join(f"- {name}: {_safe(value)}" for name, value in facts.items())
+    yield "\n".join(f"- {name}: {_safe(value)}" for name, value in facts.items() if value)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -180,6 +180,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.2f} s"
 
 
+def latency(batch: str | None) -> str:
+    """Head a column of latencies; none were taken if there is no batch size."""
+    return "latency, dense = 1" + (f" (batch {batch})" if batch else "")
+
+
 def largest(batches: Iterable[str]) -> str | None:
     """Return the largest batch size, or None of none."""
     return max(batches, key=int, default=None)

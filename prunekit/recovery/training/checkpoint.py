@@ -168,8 +168,8 @@ class Checkpoints:
             ) from error
         except TypeError as error:
             raise TrainingError(
-                f"The state of this optimizer cannot be kept in a checkpoint ({error}); choose "
-                "another --optimizer."
+                f"The state of this optimizer cannot be kept in a checkpoint ({error}); give the "
+                "recipe another optimizer."
             ) from error
 
 

@@ -30,8 +30,8 @@ def diverged(
         kept = f" The state after epoch {progress.epoch} is kept in {str(workdir)!r}."
     return TrainingError(
         f"The loss became {loss} in epoch {progress.epoch + 1}, by update {progress.done} of "
-        f"{updates}; start again with a lower --lr than {recipe.lr:g}, or a longer "
-        f"--warmup.{kept}"
+        f"{updates}; start again with a lower lr than the recipe's {recipe.lr:g}, or a longer "
+        f"warmup.{kept}"
     )
 
 
@@ -52,6 +52,6 @@ def memory_explained(recipe: Recipe, processes: int) -> Iterator[None]:
         images = recipe.batch_size // (processes * recipe.accumulate)
         raise TrainingError(
             f"Out of memory with {images} images at a time on each of {processes} devices (a batch "
-            f"of {recipe.batch_size}); raise --accumulate above {recipe.accumulate}, which gives "
-            "the same result, or lower --batch-size."
+            f"of {recipe.batch_size}); raise the recipe's accumulate above {recipe.accumulate}, "
+            "which gives the same result, or lower its batch_size."
         ) from error

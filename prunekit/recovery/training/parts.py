@@ -112,7 +112,8 @@ def updates_of(learnt: Sequence[int], recipe: Recipe) -> int:
     if updates == 0:
         raise DataError(
             f"There are {len(learnt)} images to train with, fewer than a batch of "
-            f"{recipe.batch_size}, so an epoch would be empty; lower --batch-size."
+            f"{recipe.batch_size}, so an epoch would be empty; give the "
+            "recipe a lower batch_size."
         )
     return updates
 

@@ -29,7 +29,9 @@ def check_trainable(model: nn.Module, images: Images | None, recipe: Recipe, dev
     pictures.check(images, model)
     assert images is not None, "checked just now"
     if device == "cpu" and recipe.precision == "fp16":
-        raise TrainingError("Precision fp16 needs a GPU; on the CPU use --precision no or bf16.")
+        raise TrainingError(
+            "The precision fp16 needs a GPU; on the CPU give the recipe the precision no or bf16."
+        )
     check_divides(recipe, processes())
     learnt, _ = pictures.split(len(images), recipe.validation, seed=0)  # type: ignore[arg-type]
     updates = updates_of(learnt, recipe)

@@ -127,6 +127,6 @@ def check_divides(recipe: Recipe, processes: int) -> None:
         even = "even " if mixes else ""
         raise TrainingError(
             f"A batch of {recipe.batch_size} images does not divide into {even}parts for "
-            f"{processes} processes x {recipe.accumulate} accumulated; choose a --batch-size that "
-            f"is a multiple of {parts * (2 if mixes else 1)}."
+            f"{processes} processes x {recipe.accumulate} accumulated; choose a batch_size that is "
+            f"a multiple of {parts * (2 if mixes else 1)}."
         )
