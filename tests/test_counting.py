@@ -16,8 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from prunekit import Adapter, AxisSpec, prune
 from prunekit.axis import Axis, Member
 from prunekit.errors import AdapterError
+from prunekit.inputs.architectures import build
 from prunekit.measuring.counting import mac_terms, macs_by_module
 from prunekit.measuring.macs import count_macs
+from prunekit.statistics import gather
 
 ONE = torch.randn(1, 6)
 
@@ -198,6 +200,30 @@ def test_a_model_with_checkpointing_is_pruned_as_without_and_keeps_it():
     assert found.plan == plain.plan
     assert model.grad_checkpointing
     assert found.model.grad_checkpointing
+
+
+INFORMED = [{"criterion": name} for name in ("taylor", "fisher", "wanda")]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("words", [{"repair": "lstsq"}, *INFORMED], ids=str)
+def test_statistics_are_the_same_with_checkpointing(words):
+    model, found = build("vit_micro").model, []
+    for on in (False, True):
+        model.set_grad_checkpointing(on)
+        found.append(prune(model, ratio=0.3, data="fashion-mnist-mini", calibration=16, **words))
+    for one, other in zip(*(result.model.state_dict().values() for result in found), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_checkpointing_that_gradients_cannot_pass_is_named():
+    model = Checkpointed(False)
+    index = torch.arange(6)[:, None]
+    member = Member("inner.0.weight", "mlp", 0, index, model.inner[0].weight)
+    axis = Axis(AxisSpec("a", "mlp"), 6, (member,))
+    images = [(ONE, torch.zeros(len(ONE), dtype=torch.int64))]
+    with pytest.raises(AdapterError, match=r"Checkpointed .*switch gradient checkpointing off"):
+        gather("gradients", model, [axis], images)
 
 
 # --- models that the meta device cannot run ----------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..axis import Axis, Member
 from ..errors import DataError
+from ..tracing.checkpointing import without_checkpointing
 
 # A batch is a tensor of images, or a sequence that begins with one and maybe goes on with labels.
 Images = Iterable[Tensor | Sequence[Any]]
@@ -20,11 +21,15 @@ NO_IMAGES = "There are no calibration images; expected at least one."
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and every part of it back into its own."""
+    """Put a model in evaluation mode, and every part of it back into its own.
+
+    Gradient checkpointing is off meanwhile, since `torch.func` cannot follow it.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with without_checkpointing(model):
+            yield
     finally:
         for module, training in modes:
             module.training = training

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -13,8 +14,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..axis import Axis
+from ..errors import AdapterError
 from ..inputs.data import check_labels
 from ..tracing.outputs import logits_of
+from ..tracing.running import reason
 from .common import Images, evaluating, placed, precise, voter_names, with_labels, with_voters
 
 MOST_IMAGES = 16  # whose gradients are held at once; more is no faster
@@ -75,10 +78,30 @@ def _mean(
                 with torch.no_grad():
                     classes = logits_of(functional_call(model, state, (x[:1],))).shape[1]
             check_labels(y, classes)
-            for name, value in summed(loss, voters, x, y).items():
+            with _explained(model):
+                found = summed(loss, voters, x, y)
+            for name, value in found.items():
                 totals[name] += value
             seen += len(x)
     return {name: total / seen for name, total in totals.items()}
+
+
+@contextmanager
+def _explained(model: nn.Module) -> Iterator[None]:
+    """Say in a sentence why there are no gradients.
+
+    Raises:
+        AdapterError: There are none.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise AdapterError(
+            f"{type(model).__name__} has no gradients that torch.func can find ({reason(error)}); "
+            "switch gradient checkpointing off, or choose a criterion that needs no gradients."
+        ) from error
 
 
 def _precise_state(model: nn.Module) -> dict[str, Tensor]:
