@@ -794,3 +794,22 @@ def test_runs_with_a_repair_repeat_exactly_and_differ_from_those_without():
     assert {name.rpartition(".")[0] for name in changed} <= set(first.rounds[0].repaired)
     assert first.rounds[0].repaired
     assert not none.rounds[0].repaired
+
+
+def test_the_error_of_logits_is_never_below_zero():
+    torch.manual_seed(0)
+    for _ in range(50):  # rounding alone: all dimensions stay, and are mixed there and back
+        x = torch.randn(8, 8, dtype=torch.float64)
+        product = Product("axis", x @ x.T, x.T @ x, torch.arange(8))
+        left = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64))[0]
+        assert product.error(left, left) >= 0
+
+
+def test_a_repair_that_leaves_outputs_nobody_can_measure_is_named():
+    huge = Repair("huge", lambda layer: (layer.weight.double() * 1e200, layer.bias))
+    model, _, axes = traced("vit")
+    axes, double = of_kind(axes, "mlp"), copy.deepcopy(model).double()
+    plan = random_plan(axes, 0.4)
+    small = shrunk(double, axes, plan, adapter_of("vit")).eval()
+    with pytest.raises(RepairError, match=r"'huge'.*no finite numbers"):
+        repair_(small, double, axes, plan, huge, ["blocks.0", "blocks.1"], images("vit"))

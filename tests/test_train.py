@@ -488,6 +488,7 @@ def test_work_that_is_not_finished_is_not_lost(tmp_path):
     for change, expected in (
         ({"recipe": replace(LONG, lr=0.5)}, r"started with lr 0.01 \(now 0.5\)"),
         ({"seed": 1}, r"started with seed 0 \(now 1\)"),
+        ({"settings": dict.fromkeys("abcdefg", 1)}, r"d None \(now 1\) and 3 other settings;"),
         ({"images": stripes(90)}, r"images 100 \(now 90\)"),
         ({"settings": {"data": "x"}}, r"data None \(now x\)"),
     ):

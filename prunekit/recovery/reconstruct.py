@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..axis import Axis
-from ..errors import AdapterError
+from ..errors import AdapterError, RepairError
 from ..planning.left import positions_left
 from ..planning.plan import Plan
 from ..repairs.base import Layer, Product, Repair
@@ -175,8 +176,13 @@ def _refit_(job: _Job, repair: Repair, walk: Walk) -> dict[str, Repaired]:
     if job.refits:
         layer = _layer(job, repair, walk, target, weight, bias)
         weight, bias = repair(layer, dtype)
-        error = Repaired(layer.error(layer.weight, layer.bias), layer.error(weight, bias))
-        gains[job.name] = error
+        gain = Repaired(layer.error(layer.weight, layer.bias), layer.error(weight, bias))
+        if not math.isfinite(gain.after):
+            raise RepairError(
+                f"{repair.title} made weights of layer {job.name!r} so large that its outputs are "
+                "no finite numbers; correct it, or choose another."
+            )
+        gains[job.name] = gain
     repair.check_finite(job.name, dtype, weight, bias)  # mixtures are not refitted by every repair
     job.small.weight.copy_(weight.view_as(job.small.weight))
     if bias is not None:

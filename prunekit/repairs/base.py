@@ -109,7 +109,8 @@ class Product:
         """Return the mean squared error of (left q) . (right k), relative to that of zero."""
         lost = torch.eye(len(self.keys)).to(self.keys) - left.T @ right
         total = (self.queries * self.keys).sum().clamp(min=1e-30)
-        return float(((lost @ self.keys @ lost.T) * self.queries).sum() / total)
+        error = ((lost @ self.keys @ lost.T) * self.queries).sum()
+        return float((error / total).clamp(min=0))  # rounding may make it less
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .history import replace_file
 from .setting import together
 
 SETTINGS = "settings.json"
+TOLD = 4  # settings that differ; more would not be read
 
 
 def claim(directory: Path, settings: Mapping[str, Any], resume: bool) -> None:
@@ -100,14 +101,16 @@ def _settings(directory: Path) -> dict[str, JsonValue] | None:
 
 def _check_same(directory: Path, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     others = [key for key in {**found, **now} if found.get(key) != now.get(key)]
-    changes = ", ".join(
-        f"{key} {_plain(found.get(key))} (now {_plain(now.get(key))})"
+    changes = [
+        f"{_plain(key)} {_plain(found.get(key))} (now {_plain(now.get(key))})"
         for key in others
         if key != "finished"
-    )
+    ]
     if changes:
+        more = f" and {len(changes) - TOLD} other settings" if len(changes) > TOLD else ""
         raise TrainingError(
-            f"The run in {str(directory)!r} was started with {changes}; resume it with the "
+            f"The run in {str(directory)!r} was started with {', '.join(changes[:TOLD])}{more}; "
+            "resume it with the "
             "settings it was started with, or name another --out."
         )
 

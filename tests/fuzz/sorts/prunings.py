@@ -21,7 +21,7 @@ from ..strategies.prunings import Pruning
 
 DTYPE = {**DTYPES, "float16": torch.float16}
 CLOSE = 0.005  # what a budget may be missed by without a warning
-BUDGET = "BudgetError"  # the one refusal that a right pruning may meet
+BUDGET = ("BudgetError", "NothingToRemove")  # the refusals that a right pruning may meet
 
 
 def examine(scene: Scene, case: Pruning) -> Outcome:
@@ -33,9 +33,9 @@ def examine(scene: Scene, case: Pruning) -> Outcome:
         return wrong
     told = ran.value
     if told["error"] is not None:
-        if told["type"] == BUDGET and not told["in one"]:
+        if told["type"] in BUDGET and not told["in one"]:
             return Outcome("refused", "", told["error"])
-        why = "in steps, but not in one" if told["type"] == BUDGET else told["type"]
+        why = "in steps, but not in one" if told["type"] in BUDGET else told["type"]
         return Outcome("silent wrong", f"a right pruning is refused: {why}", told["error"])
     return Outcome("silent wrong", told["wrong"], str(told["detail"])) if told["wrong"] else OK
 
