@@ -16,6 +16,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from .errors import PluginWarning, PruneError, RegistryError, described
 
 
+LONGEST = 200  # characters of a name that a message quotes
+
+
 class Plugin(Protocol):
     """What a registry can hold: anything that knows where it was defined."""
 
@@ -205,4 +208,5 @@ def unknown(noun: str, name: str, known: Sequence[str], otherwise: str | None = 
     near = difflib.get_close_matches(name, known, n=1)
     listing = otherwise or f"Known: {', '.join(sorted(known))}."
     hint = f"Did you mean {near[0]!r}?" if near else listing
-    return f"No {noun} is called {name!r}. {hint}"
+    called = name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+    return f"No {noun} is called {called!r}. {hint}"

@@ -86,6 +86,12 @@ def test_a_name_like_no_other_earns_the_list():
         things.get("zzzzzz")
 
 
+def test_a_name_of_any_length_is_quoted_in_part():
+    with pytest.raises(RegistryError, match=r"is called 'x{200}\.\.\.'") as caught:
+        CRITERIA.get("x" * 5000)
+    assert len(str(caught.value)) < 500
+
+
 def test_a_taken_name_is_refused_even_if_it_was_never_loaded():
     things = registry(ant="there:ant")
     with pytest.raises(RegistryError, match=r"thing name 'ant' is taken by there:ant; .* here:ant"):

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 if all went well, 1 if a conformance check failed, 2 for bad input, 130 after
+        0 if all went well, 1 if a conformance check or cells of a comparison failed, 2 for bad
+        input, 130 after
         Ctrl-C. Errors are one sentence on standard error.
     """
     for stream in (sys.stdout, sys.stderr):

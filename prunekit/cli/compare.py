@@ -216,7 +216,7 @@ def _print_problems(findings: Findings) -> int:
     problems = Counter(row.problem for row in rows if row.problem is not None)
     for problem, count in problems.items():
         print(f"prunekit: no figures in {count} of {len(rows)} rows: {problem}", file=sys.stderr)
-    return 2 if problems.total() == len(rows) else 0
+    return 1 if problems.total() == len(rows) else 0
 
 
 def _clock(seconds: float) -> str:

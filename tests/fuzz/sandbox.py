@@ -145,6 +145,7 @@ def _be_child(
     try:
         os.setpgid(0, 0)
         os.chdir(cwd)
+        os.environ["HOME"] = str(cwd)
         _redirect(place, stream)
         seen = _Seen(os.path.realpath(cwd.parent))
         sys.addaudithook(lambda event, args: _audit(seen, event, args))

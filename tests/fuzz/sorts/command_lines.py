@@ -136,7 +136,7 @@ def _nonsense(words: list[str]) -> str | None:
 
 def _out(words: list[str], cwd: Path) -> Path | None:
     given = [word.partition("=")[2] for word in words if word.startswith("--out=")]
-    return cwd / given[-1] if given else None
+    return cwd / given[-1].replace("~/", f"{cwd}/") if given else None
 
 
 def _relative(path: Path, cwd: Path) -> str:
