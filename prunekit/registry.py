@@ -15,7 +15,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .errors import PluginWarning, PruneError, RegistryError, described
 
-
 LONGEST = 200  # characters of a name that a message quotes
 
 
