@@ -132,7 +132,7 @@ def write(case: File, state: State, directory: Path) -> Path | None:
             save_file({name: t.detach().contiguous() for name, t in content.items()}, path)
         else:
             torch.save(content, path)
-    except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError,
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, NotImplementedError,
             pickle.PicklingError, MemoryError):  # fmt: skip
         path.unlink(missing_ok=True)
         return None
