@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .adapters import ADAPTERS
-from .adapters.answers import axes_of
+from .adapters.answers import axes_of, seeing
 from .adapters.base import Adapter
 from .axis import Axis
 from .cutting.shrink import shrunk
@@ -226,9 +226,10 @@ def open_artifact(
         architecture = Architecture(**data["architecture"]) if data["architecture"] else None
         large = model if model is not None else _large(architecture, stored)
         with explained(where):
-            adapter = adapter or ADAPTERS.get(data["adapter"])
+            example = _example(large, example_input)
+            adapter = seeing(adapter or ADAPTERS.get(data["adapter"]), large, example)
             plan = Plan.from_json(data["plan"])
-            axes = _traced(large, plan, adapter, example_input, where)
+            axes = _traced(large, plan, adapter, example, where)
             small = shrunk(large, axes, plan, adapter).to(DTYPES[data["dtype"]])
         _fill(small, stored)
         if architecture is not None and model is None:
@@ -316,13 +317,18 @@ def _large(architecture: Architecture | None, stored: Stored) -> nn.Module:
     return build_named(architecture, small, str(stored.directory))
 
 
+def _example(large: nn.Module, given: Tensor | None) -> Tensor:
+    """Return a batch of inputs, where the model is."""
+    example = given if given is not None else InputSpec.of(large).example()
+    return example.to(next(large.parameters()).device)
+
+
 def _traced(
-    large: nn.Module, plan: Plan, adapter: Adapter, example: Tensor | None, where: str
+    large: nn.Module, plan: Plan, adapter: Adapter, example: Tensor, where: str
 ) -> list[Axis]:
     """Return the axes of a plan; they must be those that the model has."""
-    example = example if example is not None else InputSpec.of(large).example()
     specs = [spec for spec in axes_of(adapter, large) if spec.name in plan.kept]
-    axes = trace(large, specs, adapter, example.to(next(large.parameters()).device))
+    axes = trace(large, specs, adapter, example)
     if {axis.name: axis.size for axis in axes} != dict(plan.sizes):
         raise ArtifactError(
             f"The plan in {where} was made for another architecture than "

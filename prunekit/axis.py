@@ -55,6 +55,30 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Places:
+    """The positions that each slice owns, spelled out where no layout says them.
+
+    Attributes:
+        length: Of the dimension.
+        rows: The positions of each slice, equally many.
+    """
+
+    length: int
+    rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of slices."""
+        return len(self.rows)
+
+    def index(self) -> Tensor:
+        """Return the positions each slice owns, (size, k) int64."""
+        import torch
+
+        return torch.tensor(self.rows)
+
+
+@dataclass(frozen=True)
 class Tie:
     """A parameter dimension that shrinks with an axis in a way the graph cannot see.
 
@@ -66,7 +90,7 @@ class Tie:
 
     parameter: str
     dim: int
-    fold: Fold
+    fold: Fold | Places
 
 
 @dataclass(frozen=True)

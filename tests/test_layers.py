@@ -15,6 +15,7 @@ FLOORS = (
     {"plugin"},
     {"criteria", "adapters", "repairs", "planning"},
     {"tracing"},
+    {"auto"},
     {"inputs"},
     {"statistics", "measuring"},
     {"cutting", "weights"},

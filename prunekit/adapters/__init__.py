@@ -17,6 +17,7 @@ ADAPTERS: Registry[Adapter] = Registry(
         "swin": "prunekit.adapters.swin:swin",
         "convnext": "prunekit.adapters.convnext:convnext",
         "features": "prunekit.adapters.features:features",
+        "auto": "prunekit.auto.adapter:auto",
     },
     kind="prunekit.adapters.base:Adapter",
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..axis import AxisSpec, Fold, Tie
+from ..axis import AxisSpec, Fold, Places, Tie
 from ..errors import AdapterError, PruneError
 from ..plugin import calling, shown, titled
 from .base import Adapter
@@ -76,6 +76,19 @@ def axes_of(adapter: Adapter, model: nn.Module) -> list[AxisSpec]:
             )
         names.add(spec.name)
     return specs
+
+
+def seeing(adapter: Adapter, model: nn.Module, example: Tensor) -> Adapter:
+    """Let an adapter look at a model before it is asked about it.
+
+    Raises:
+        AdapterError: It failed, or it does not return an adapter.
+    """
+    with _asking(adapter, "seeing"):
+        found: object = adapter.seeing(model, example)
+        if isinstance(found, Adapter):
+            return found
+        raise _unfit(adapter, "seeing", found, "an adapter")
 
 
 def role_of(adapter: Adapter, parameter: str) -> str:
@@ -192,12 +205,19 @@ def _tie_problem(tie: Tie, tensors: Mapping[str, Tensor]) -> str | None:
     shape = tuple(tensors[tie.parameter].shape)
     if not isinstance(tie.dim, int) or not 0 <= tie.dim < len(shape):
         return f"tied to dimension {shown(tie.dim)} of {tie.parameter!r}, whose shape is {shape}"
-    if problem := _fold_problem(tie.fold):
+    fold = tie.fold
+    if isinstance(fold, Places):
+        inside = all(0 <= position < shape[tie.dim] for row in fold.rows for position in row)
+        equal = len(set(map(len, fold.rows))) == 1
+        said = None if inside and equal else f"{len(fold.rows)} rows of places"
+    elif problem := _fold_problem(fold):
         return problem
-    if math.prod(tie.fold.layout) != shape[tie.dim]:
+    else:
+        said = f"the layout {fold.layout}" if math.prod(fold.layout) != shape[tie.dim] else None
+    if said:
         return (
-            f"tied to dimension {tie.dim} of {tie.parameter!r} by the layout {tie.fold.layout}, "
-            f"though its shape is {shape}"
+            f"tied to dimension {tie.dim} of {tie.parameter!r} by {said}, though its shape is "
+            f"{shape}"
         )
     return None
 

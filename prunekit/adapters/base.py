@@ -50,6 +50,15 @@ class Adapter(ABC):
             AdapterError: The model has a layer of a sort the adapter does not know.
         """
 
+    def seeing(self, model: nn.Module, example: Tensor) -> Adapter:
+        """Return what this adapter is for one model: itself, unless it has to look at it first.
+
+        Args:
+            model: The model that `axes` will be asked about, or one that was cut out of it later.
+            example: One batch of inputs.
+        """
+        return self
+
     def role(self, parameter: str) -> str:
         """Return what a weight matrix does; `aux` ones have no say in the scores.
 

@@ -13,6 +13,8 @@ from .wrappers import inside
 if TYPE_CHECKING:
     from torch import nn
 
+ANY = "auto"  # the adapter that takes any model
+
 
 def usable() -> list[Adapter]:
     """Return all adapters, but those that are broken; of these, a warning tells."""
@@ -28,20 +30,19 @@ def usable() -> list[Adapter]:
 
 
 def adapter_for(model: nn.Module) -> Adapter:
-    """Return the adapter that knows `model`; one that fails to say so is passed over.
+    """Return the adapter that knows `model`, or `auto`; one that fails to say so is passed over.
 
     Raises:
-        AdapterError: None does; the message lists those that exist, and says what to pass if
-            there is a known model inside.
+        AdapterError: None does, and there is a known model inside; the message says what to pass.
     """
     found = _knowing(model)
     if found is not None:
         return found
     within = inside(model, lambda part: _knowing(part) is not None)
-    if within is not None:
-        advice = f"It wraps a model that one does know: pass {within}."
-    else:
-        advice = "Write one (docs/own_adapter.md), and register it or pass it as adapter."
+    if within is None and hasattr(model, "named_modules"):
+        return ADAPTERS.get(ANY)
+    wrapped = f"It wraps a model that one does know: pass {within}."
+    advice = wrapped if within else "Pass a torch module."
     broken = "".join(f" Passed over: {reason}" for reason in ADAPTERS.broken.values())
     raise AdapterError(
         f"No adapter knows {type(model).__name__}; known: "
@@ -70,6 +71,8 @@ def find_adapter(adapter: str | Adapter | None, model: nn.Module) -> Adapter:
 
 def _knowing(model: nn.Module) -> Adapter | None:
     for adapter in usable():
+        if adapter.name == ANY:  # the last resort
+            continue
         try:
             if matches(adapter, model):
                 return adapter

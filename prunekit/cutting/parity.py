@@ -85,7 +85,7 @@ def silence(subject: Subject, axes: Sequence[Axis], plan: Plan) -> Reference:
         return Reference(subject.example, outputs)
     noisy = copy_with(subject.model, noise_where_cuts_hide)
     expected = outputs_of(masked(noisy, axes, plan), subject.example)
-    found = _run(shrunk(noisy, axes, plan, subject.adapter), subject.example)
+    found = run_small(shrunk(noisy, axes, plan, subject.adapter), subject.example)
     return Reference(subject.example, outputs, (expected, found))
 
 
@@ -99,15 +99,15 @@ def verify(reference: Reference, small: nn.Module) -> Parity:
     Raises:
         ParityError: It does not, it does not even run, or nothing could be proved.
     """
-    found = _run(small, reference.example)
+    found = run_small(small, reference.example)
     dtype = next(small.parameters()).dtype
     # The scale of attention is folded into the weights, which half precision rounds once.
     tolerance = max(TOLERANCE, torch.finfo(dtype).eps if dtype.itemsize < 4 else 0)
     if reference.noise is None:
-        return _compared(reference.outputs, found, tolerance)
+        return compared(reference.outputs, found, tolerance)
     if _speak(reference.outputs):
-        _compared(reference.outputs, found, tolerance)
-    return replace(_compared(*reference.noise, tolerance), noisy=True)
+        compared(reference.outputs, found, tolerance)
+    return replace(compared(*reference.noise, tolerance), noisy=True)
 
 
 def _speak(outputs: Outputs) -> bool:
@@ -115,7 +115,7 @@ def _speak(outputs: Outputs) -> bool:
     return any(bool(output.any()) for output in outputs.values())
 
 
-def _run(small: nn.Module, example: Tensor) -> Outputs:
+def run_small(small: nn.Module, example: Tensor) -> Outputs:
     try:
         return outputs_of(small, example)
     except AdapterError:
@@ -127,7 +127,7 @@ def _run(small: nn.Module, example: Tensor) -> Outputs:
         ) from error
 
 
-def _compared(silenced: Outputs, found: Outputs, tolerance: float) -> Parity:
+def compared(silenced: Outputs, found: Outputs, tolerance: float) -> Parity:
     """Compare the small model's outputs with the masked one's, and return what differs most."""
     if found.keys() != silenced.keys():
         raise ParityError(

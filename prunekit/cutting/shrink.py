@@ -27,7 +27,7 @@ def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter
     left = positions_left(axes, plan)
     for name, dims in left.items():
         _replace(model, name, dims)
-    _reset_sizes(model, axes, plan)
+    _reset_sizes(model, axes, plan, left)
     fixup_(adapter, model, slices_left(axes, plan))
 
 
@@ -35,7 +35,7 @@ def shrunk(model: M, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> M:
     """Return a smaller copy of `model`; what is removed is never copied."""
     left = positions_left(axes, plan)
     small = copy_with(model, lambda name, tensor: _cut(tensor, left.get(name, {}), copied=True))
-    _reset_sizes(small, axes, plan)
+    _reset_sizes(small, axes, plan, left)
     fixup_(adapter, small, slices_left(axes, plan))
     return small
 
@@ -58,7 +58,12 @@ def _replace(model: nn.Module, name: str, dims: Mapping[int, Tensor]) -> None:
     setattr(module, leaf, new)
 
 
-def _reset_sizes(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
+def _reset_sizes(
+    model: nn.Module,
+    axes: Sequence[Axis],
+    plan: Plan,
+    left: Mapping[str, Mapping[int, Tensor]],
+) -> None:
     """Make torch's own layers agree with the shapes of their weights."""
     touched = {member.name.rpartition(".")[0] for axis in axes for member in axis.members}
     for name in touched:
@@ -66,10 +71,9 @@ def _reset_sizes(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
         if isinstance(layer, nn.Linear):
             layer.out_features, layer.in_features = layer.weight.shape
         elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            depthwise = layer.groups > 1
+            layer.groups = _groups_left(layer, left.get(f"{name}.weight", {}).get(0))
             layer.out_channels = layer.weight.shape[0]
-            layer.in_channels = layer.weight.shape[0 if depthwise else 1]
-            layer.groups = layer.out_channels if depthwise else 1
+            layer.in_channels = layer.groups * layer.weight.shape[1]
         elif isinstance(layer, BATCH_NORMS):
             layer.num_features = len(layer.weight)
         elif isinstance(layer, nn.Embedding):
@@ -77,8 +81,14 @@ def _reset_sizes(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
     for axis in axes:
         for name, index in axis.norms.items():
             norm: Any = model.get_submodule(name)
-            left = index.shape[1] * len(plan.kept[axis.name])
-            _resize_norm(norm, left)
+            _resize_norm(norm, index.shape[1] * len(plan.kept[axis.name]))
+
+
+def _groups_left(layer: Any, outputs: Tensor | None) -> int:
+    """Return how many groups a convolution has left; some may have gone as a whole."""
+    if layer.groups == 1 or outputs is None:
+        return int(layer.groups)
+    return len((outputs // (layer.out_channels // layer.groups)).unique())
 
 
 def _resize_norm(norm: Any, size: int) -> None:

@@ -11,6 +11,7 @@ from ..axis import Axis
 from ..planning.left import positions_left
 from ..planning.plan import Plan
 from ..tracing.copies import M, copy_with
+from ..tracing.norms import channel_dim
 from .shrink import _resize_norm
 
 
@@ -67,7 +68,7 @@ class _NormOverKept(nn.Module):
     def __init__(self, norm: nn.Module, keep: Tensor):
         super().__init__()
         self.keep = keep
-        self.dim = _channel_dim(norm)
+        self.dim = channel_dim(norm)
         self.small = _small_norm(norm, keep)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,10 +82,3 @@ def _small_norm(norm: nn.Module, keep: Tensor) -> nn.Module:
     small = copy_with(norm, lambda _, t: t[keep.to(t.device)] if t.dim() == 1 else t.clone())
     _resize_norm(small, len(keep))
     return small
-
-
-def _channel_dim(norm: nn.Module) -> int:
-    """Return the dimension of the input that a normalisation runs over."""
-    if isinstance(norm, nn.GroupNorm) or "2d" in type(norm).__name__:
-        return 1
-    return int(getattr(norm, "channel_dim", -1))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adapters.answers import axes_of
+from ..adapters.answers import axes_of, seeing
 from ..adapters.base import Adapter, select
 from ..adapters.finding import find_adapter
 from ..axis import AxisSpec
@@ -125,6 +125,7 @@ def find_subject(source: Source, shared: Shared) -> Subject:
         origin, warnings = lineage.weights if lineage else "the caller's", ()
     adapter = find_adapter(source.adapter, model)
     example, spec = _fed(source, model)
+    adapter = seeing(adapter, model, example)
     return Subject(model, adapter, example, spec, architecture, origin, warnings, lineage)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import flop_registry
 
 from ..tracing.running import dry_run
-from ..tracing.shapes import Shapes
+from ..tracing.shapes import Shapes, is_composite
 
 Place = tuple[str, str]  # a module's name and a parameter's; none is an empty string
 
@@ -94,7 +93,7 @@ class _Counter(Shapes):  # type: ignore[no-untyped-call]
         """Run an operation, and add its floating-point operations."""
         kwargs = kwargs or {}
         formula: Any = flop_registry.get(func._overloadpacket)
-        if formula is None and _is_composite(func):
+        if formula is None and is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
         result = self.looked_up(func, args, kwargs)
@@ -111,9 +110,3 @@ class _Counter(Shapes):  # type: ignore[no-untyped-call]
         if not known:
             return ""
         return self._weights[max(known, key=lambda storage: storage.nbytes())._cdata]
-
-
-@cache
-def _is_composite(func: Any) -> bool:
-    """Say whether an operation is made of others; in inference mode, these come here whole."""
-    return bool(func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd))

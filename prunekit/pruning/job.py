@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..adapters.answers import axes_of
+from ..cutting.proof import proven
 from ..errors import DataError
 from ..inputs.data import Batches, Data, batches
 from ..inputs.subject import Subject, find_images, find_subject
@@ -123,6 +124,10 @@ def prepare(
         PruneError: One of its children; nothing expensive has been done then.
     """
     subject = find_subject(request.source, shared)
+    if not request.level.masks:
+        found = subject
+        with watch("prove"):
+            subject = shared.once("proof", (found.model, found.adapter.name), lambda: proven(found))
     learns = request.informed or request.finetune is not None
     data = None
     if learns or request.evaluate:

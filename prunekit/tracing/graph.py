@@ -19,8 +19,8 @@ from ..adapters.answers import role_of, unfollowed_by
 from ..adapters.base import Adapter
 from ..axis import AUX, Axis, AxisSpec, Member
 from ..errors import AdapterError
-from .copies import BATCH_NORMS
 from .coupling import Coupling, coupled
+from .norms import is_norm
 from .running import dry_run, reason, without_collection
 from .shapes import Shapes
 
@@ -50,7 +50,7 @@ def _trace(
     follow = _Graph(model, example) if any(spec.layer for spec in specs) else None
     unfollowed = set(unfollowed_by(adapter, model))
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    norms = {name for name, module in model.named_modules() if _is_norm(module)}
+    norms = {name for name, module in model.named_modules() if is_norm(module)}
     axes = []
     for spec in specs:
         found = follow.positions(spec) if follow and spec.layer else _Found(spec)
@@ -141,7 +141,7 @@ class _Graph:
         index = _gather(item.positions.here, slice_of[item.positions.root], found.spec)
         for key in dims:
             found.tensors[key] = index
-        if _is_norm(target.module):  # even one without parameters
+        if is_norm(target.module):  # even one without parameters
             found.norms.append(self._names[target.module])
 
     def _dims(self, spec: AxisSpec, target: Any, handler: Any) -> list[tuple[str, int]]:
@@ -290,8 +290,3 @@ def _norms(found: _Found, norms: Collection[str], size: int) -> dict[str, Tensor
 
 def _parent(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def _is_norm(module: object) -> bool:
-    """Say whether a module's result depends on all its channels together."""
-    return "Norm" in type(module).__name__ and not isinstance(module, BATCH_NORMS)

@@ -92,3 +92,9 @@ def _kind(tensor: object) -> Kind:
 def _made(kind: Kind) -> Tensor:
     shape, stride, dtype = kind
     return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+
+
+@cache
+def is_composite(func: Any) -> bool:
+    """Say whether an operation is made of others; in inference mode, these come here whole."""
+    return bool(func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd))

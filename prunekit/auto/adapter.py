@@ -1,0 +1,104 @@
+"""Any model: what may shrink is found from its operations, without knowing the family."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters.base import Adapter
+from ..axis import AxisSpec
+from ..errors import AdapterError
+from ..tracing.running import dry_run
+from .axes import KINDS, axes_found, weights_by_role
+from .following import Follower
+from .sizes import Sizes
+
+
+class Auto(Adapter):
+    """Models of any family; what is offered has to be proven, see `prunekit.cutting.proof`."""
+
+    name = "auto"
+    kinds = KINDS
+    default_kinds = ("mlp", "conv")
+
+    def matches(self, model: nn.Module) -> bool:
+        """Say yes: whether anything in it may shrink is found out by looking."""
+        return True
+
+    def seeing(self, model: nn.Module, example: Tensor) -> Adapter:
+        """Look at a model."""
+        return Seeing(model, example)
+
+    def axes(self, model: nn.Module) -> list[AxisSpec]:
+        """Refuse: without inputs, there are no operations to look at."""
+        raise AdapterError(
+            "The adapter 'auto' looks at a model while it runs; ask what its seeing() returns."
+        )
+
+    def toy(self) -> tuple[nn.Module, Tensor]:
+        """Return a small ResNet with grouped convolutions and squeeze-and-excitation."""
+        import timm
+
+        model = timm.create_model("test_resnet", num_classes=7)
+        return model, torch.randn(2, 3, 64, 64)
+
+
+class Seeing(Auto):
+    """What `auto` knows of one model.
+
+    Attributes:
+        left_out: Names of axes that are not offered.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor, left_out: Collection[str] = ()):
+        self.left_out = frozenset(left_out)
+        self._model, self._example = model, example
+        self._roles: Mapping[str, str] = {}
+        self._found: dict[int, list[AxisSpec]] = {}
+        self._sizes = Sizes(model)
+
+    @property
+    def default_kinds(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What is inside blocks; all there is if nothing is."""
+        there = {spec.kind for spec in self.axes(self._model)}
+        return tuple(kind for kind in Auto.default_kinds if kind in there) or tuple(there)
+
+    def without(self, names: Collection[str]) -> Seeing:
+        """Return the same without some axes."""
+        made = Seeing(self._model, self._example, self.left_out | set(names))
+        made._found, made._roles = self._found, self._roles
+        return made
+
+    def axes(self, model: nn.Module) -> list[AxisSpec]:
+        """Declare what goes together and may shrink, of all kinds."""
+        if model is not self._model or not self._found:
+            follower = dry_run(model, self._example[:1], _followed)
+            found = axes_found(follower)
+            self._roles = weights_by_role(follower)
+            if model is self._model:
+                self._found[0] = found
+        else:
+            found = self._found[0]
+        return [spec for spec in found if spec.name not in self.left_out]
+
+    def role(self, parameter: str) -> str:
+        """Return `conv` for weights with a kernel, `mlp` for others that something passes."""
+        if not self._roles:
+            self.axes(self._model)
+        return self._roles.get(parameter, "aux")
+
+    def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:
+        """Reset the sizes that models of timm cache."""
+        self._sizes.reset_(model)
+
+
+def _followed(model: nn.Module, inputs: Tensor) -> Any:
+    follower = Follower(model)
+    follower.follow(inputs)
+    return follower
+
+
+auto = Auto()

@@ -1,0 +1,120 @@
+"""axes_found: components of coupled positions -> axes that an adapter can declare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..axis import AxisSpec, Places, Tie
+from .coupled import STAYS, Coupled, Place
+from .following import Follower
+
+MLP, CONV, WIDTH = "mlp", "conv", "width"
+KINDS = (MLP, CONV, WIDTH)
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """Components that own positions of the same dimensions, equally many of each.
+
+    Attributes:
+        places: Which dimensions.
+        rows: For each of them the positions that each slice owns, (slices, k).
+        added: Whether values of different origin are added up along it.
+    """
+
+    places: Sequence[Place]
+    rows: Sequence[np.ndarray]
+    added: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.rows[0])
+
+
+def axes_found(follower: Follower) -> list[AxisSpec]:
+    """Return what may shrink, in the order in which the model computes it.
+
+    Args:
+        follower: Has followed the model.
+    """
+    order = {name: number for number, name in enumerate(follower.weights)}
+    found = []
+    for slices in _grouped(follower.coupled):
+        matrices = [place for place in slices.places if place.tensor in order]
+        if slices.size > 1 and matrices:
+            first = min(matrices, key=lambda place: (order[place.tensor], place.dim))
+            found.append((order[first.tensor], first.dim, first, slices))
+    named: dict[str, int] = {}
+    specs = []
+    for *_, first, slices in sorted(found, key=lambda entry: entry[:2]):
+        name = first.tensor.removesuffix(".weight")
+        named[name] = named.get(name, 0) + 1
+        if named[name] > 1:
+            name = f"{name}#{named[name]}"
+        specs.append(_spec(name, slices, follower))
+    return specs
+
+
+def _spec(name: str, slices: _Slices, follower: Follower) -> AxisSpec:
+    ties = tuple(
+        Tie(place.tensor, place.dim, Places(place.length, tuple(map(tuple, rows.tolist()))))
+        for place, rows in zip(slices.places, slices.rows, strict=True)
+    )
+    single = all(rows.shape[1] == 1 for rows in slices.rows)  # one channel, not a group of them
+    return AxisSpec(name, _kind(slices, follower), ties=ties, rounded=single)
+
+
+def _kind(slices: _Slices, follower: Follower) -> str:
+    """Sort an axis: `width` if several share it, `mlp` between linear layers, else `conv`."""
+    matrices = [
+        (place, rows)
+        for place, rows in zip(slices.places, slices.rows, strict=True)
+        if place.tensor in follower.weights
+    ]
+    partly = any(place.dim and rows.size < place.length for place, rows in matrices)
+    writers = {place.tensor for place, _ in matrices if place.dim == 0}
+    if slices.added or partly or not writers:
+        return WIDTH
+    return CONV if any(place.tensor in follower.kernels for place, _ in matrices) else MLP
+
+
+def _grouped(coupled: Coupled) -> Iterator[_Slices]:
+    """Put components together that own equally many positions of the same dimensions."""
+    component, added = coupled.components()
+    places = list(coupled.places.values())
+    at = np.concatenate([np.full(place.length, n) for n, place in enumerate(places)])
+    position = np.concatenate([np.arange(place.length) for place in places])
+    of = component[1:]
+    free = of != component[STAYS]
+    of, at, position = of[free], at[free], position[free]
+    order = np.lexsort((position, at, of))
+    of, at, position = of[order], at[order], position[order]
+    alike: dict[tuple[tuple[int, ...], tuple[int, ...], bool], list[np.ndarray]] = {}
+    for positions, where, number in _runs(of, at, position):
+        own, counts = np.unique(where, return_counts=True)
+        key = tuple(own.tolist()), tuple(counts.tolist()), bool(added[number])
+        alike.setdefault(key, []).append(positions)
+    for (which, each, is_added), rows in alike.items():
+        table = np.stack(rows)
+        table = table[np.lexsort(table.T[::-1])]
+        parts = np.split(table, np.cumsum(each)[:-1], axis=1)
+        yield _Slices([places[n] for n in which], parts, is_added)
+
+
+def _runs(
+    of: np.ndarray, at: np.ndarray, position: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Yield the positions of every component, which dimensions they are of, and its number."""
+    if not len(of):
+        return
+    edges = np.flatnonzero(np.diff(of)) + 1
+    for start, end in zip((0, *edges), (*edges, len(of)), strict=True):
+        yield position[start:end], at[start:end], int(of[start])
+
+
+def weights_by_role(follower: Follower) -> Mapping[str, str]:
+    """Return what every weight matrix does: `conv` if it has a kernel, else `mlp`."""
+    return {name: CONV if name in follower.kernels else MLP for name in follower.weights}

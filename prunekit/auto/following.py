@@ -1,0 +1,207 @@
+"""Follower: watches the operations of a forward pass, and notes which positions they couple.
+
+Every value that a model computes carries layers of numbers: for each of its dimensions that some
+tensor's positions decide, which positions those are. An operation moves them, couples those of its
+operands, or, where nothing is known about it, makes them stay.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
+
+from ..tracing.norms import channel_dim, normalises
+from ..tracing.shapes import Shapes, is_composite
+from .coupled import Coupled, along, varying
+
+Layers = list[Tensor]  # of numbers; each has the shape of the value
+
+
+class Follower(Shapes):  # type: ignore[no-untyped-call]
+    """What is known of the values of one model while it runs.
+
+    Attributes:
+        coupled: What goes together.
+        weights: Names of all parameters that something was multiplied with, in order of use.
+        kernels: Those of convolutions that look at more than one position.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()  # type: ignore[no-untyped-call]
+        own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self.coupled = Coupled({name: tensor.shape for name, tensor in own.items()})
+        self.weights: dict[str, None] = {}
+        self.kernels: set[str] = set()
+        self._own = {id(tensor): name for name, tensor in own.items()}
+        self._storage = {tensor.untyped_storage()._cdata: name for name, tensor in own.items()}
+        self._layers: dict[int, tuple[weakref.ref[Tensor], Layers]] = {}
+        self._within = 0  # norms that run
+        self._model = model
+        for (name, dim), place in self.coupled.places.items():
+            if place.length == 1:  # what is alone cannot leave
+                self.coupled.keep(self.coupled.numbers(name, dim))
+
+    def follow(self, *inputs: Any) -> None:
+        """Run the model, and make what it returns stay."""
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), self._watching(), self:
+            returned = self._model(*inputs)
+        for leaf in tree_leaves(returned):
+            if isinstance(leaf, Tensor):
+                self.keep(leaf)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        handles = []
+        for name, module in self._model.named_modules():
+            if normalises(module):
+                handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
+                handles.append(module.register_forward_hook(self._left(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, *_: object) -> None:
+        self._within += 1
+
+    def _left(self, name: str) -> Any:
+        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self._within -= 1
+            if not self._within:
+                self._normalised(name, module, args, output)
+
+        return leave
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, and follow the numbers through it."""
+        from .rules import rule_of
+
+        kwargs = kwargs or {}
+        if is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        result = self.looked_up(func, args, kwargs)
+        if self._within or not any(self.layers(x) for x in tensors_in(args, kwargs)):
+            return result
+        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        rule = rule_of(func)
+        if rule is None:
+            self.keep(*tensors_in(args, kwargs))
+        else:
+            rule(self, func, given, result)
+        return result
+
+    def layers(self, value: Tensor) -> Layers:
+        """Return what decides a value's dimensions."""
+        name = self._own.get(id(value))
+        if name is not None:
+            return [
+                along(self.coupled.numbers(name, dim), dim, value.shape)
+                for dim, size in enumerate(value.shape)
+                if size > 1
+            ]
+        found = self._layers.get(id(value))
+        return found[1] if found is not None and found[0]() is value else []
+
+    def give(self, value: Tensor, layers: Iterable[Tensor]) -> None:
+        """Note what decides a value's dimensions."""
+        kept = [layer for layer in layers if varying(layer)]
+        self._layers[id(value)] = (weakref.ref(value), kept)
+
+    def owner(self, value: Tensor) -> str | None:
+        """Return the name of the parameter or buffer that a value is, or is a view of."""
+        return self._storage.get(value.untyped_storage()._cdata)
+
+    def multiplied(self, value: Tensor, *, kernel: bool = False) -> None:
+        """Note that something was multiplied with a parameter."""
+        name = self.owner(value)
+        if name is not None:
+            self.weights[name] = None
+            if kernel:
+                self.kernels.add(name)
+
+    def keep(self, *values: Tensor) -> None:
+        """Make everything stay that decides these values."""
+        for value in values:
+            self.coupled.keep(*self.layers(value))
+
+    def merged(
+        self, values: Sequence[Tensor], shape: Sequence[int], *, added: bool = False
+    ) -> Layers:
+        """Couple values that meet element by element, and return the layers of what comes out."""
+        groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+        for number, value in enumerate(values):
+            for layer in self.layers(value):
+                layer = layer.expand(tuple(shape))
+                groups.setdefault(varying(layer), []).append((number, layer))
+        for dims, entries in groups.items():
+            crossing = any(dims != other and set(dims) & set(other) for other in groups)
+            there = {number for number, _ in entries}
+            lacking = any(
+                number not in there and _spans(value, dims, len(shape))
+                for number, value in enumerate(values)
+            )
+            if crossing or lacking:
+                self.coupled.keep(*(layer for _, layer in entries))
+            first, layer = entries[0]
+            for number, other in entries[1:]:
+                mine = self.owner(values[first]) or self.owner(values[number])
+                self.coupled.couple(layer, other, added=added and mine is None)
+        return [entries[0][1] for entries in groups.values()]
+
+    def _normalised(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], output: object
+    ) -> None:
+        """Follow the numbers through a module that normalises over channels."""
+        values = tensors_in(args, {})
+        if len(values) != 1 or not isinstance(output, Tensor) or output.shape != values[0].shape:
+            self.keep(*values)
+            return
+        x, dim = values[0], channel_dim(module) % values[0].dim()
+        own = tensors_in(module._parameters, module._buffers)
+        fits = bool(own) and all(tensor.shape == (x.shape[dim],) for tensor in own)
+        groups = getattr(module, "num_groups", 1)
+        found = []
+        for layer in self.layers(x):
+            dims = varying(layer)
+            if dims == (dim,) and fits:
+                numbers = line(layer, dim)
+                for tensor in own:
+                    self.coupled.couple(numbers, self.coupled.numbers(self._own[id(tensor)], 0))
+                lying = numbers.view(groups, -1)
+                self.coupled.couple(lying[:1], lying)  # every group keeps as many
+            elif dim in dims or isinstance(module, nn.GroupNorm):
+                self.coupled.keep(layer)
+            found.append(layer)
+        if not self.layers(x):
+            self.keep(*own)
+        self.give(output, found)
+
+
+def line(layer: Tensor, dim: int) -> Tensor:
+    """Return the numbers of a layer that varies along one dimension, (length,)."""
+    for other in range(layer.dim()):
+        if other != dim:
+            layer = layer.narrow(other, 0, 1)
+    return layer.reshape(-1)
+
+
+def tensors_in(*what: Any) -> list[Tensor]:
+    """Return all tensors among some arguments."""
+    return [leaf for leaf in tree_leaves(what) if isinstance(leaf, Tensor)]
+
+
+def _spans(value: Tensor, dims: Iterable[int], rank: int) -> bool:
+    """Say whether a value that is broadcast has several entries along one of some dimensions."""
+    lacking = rank - value.dim()
+    return any(dim >= lacking and value.shape[dim - lacking] > 1 for dim in dims)

@@ -1,0 +1,116 @@
+"""proven: of the axes that were found without knowing a family, those that can be cut exactly.
+
+A little of every axis is cut at once, and compared with the masked model. Where that fails, the
+axes are halved, those of blocks that are alike together, until the culprits are alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from ..adapters.answers import axes_of
+from ..auto.adapter import Seeing
+from ..axis import Axis
+from ..errors import AdapterError, ParityError
+from ..inputs.subject import Subject
+from ..planning.plan import Plan
+from ..tracing.copies import copy_with
+from ..tracing.graph import trace
+from .hiding import noise_where_cuts_hide
+from .outputs import outputs_of
+from .parity import TOLERANCE, compared, run_small
+from .shrink import shrunk
+from .silence import masked
+
+SHARE = 8  # a little of an axis is one in so many slices
+ROUNDS = 24  # attempts, each of two forward passes, after which what is open is left alone
+
+
+@dataclass(frozen=True)
+class Unproven:
+    """An axis that is left alone.
+
+    Attributes:
+        name: The axis'.
+        reason: What went wrong when a little of it was cut.
+    """
+
+    name: str
+    reason: str
+
+
+def proven(subject: Subject) -> Subject:
+    """Return a model whose adapter offers only what can be cut exactly; its warnings say the rest.
+
+    Raises:
+        AdapterError: Nothing can be.
+    """
+    adapter = subject.adapter
+    if not isinstance(adapter, Seeing):
+        return subject
+    noisy = copy_with(subject.model, noise_where_cuts_hide)
+    specs = axes_of(adapter, subject.model)
+    axes = trace(noisy, specs, adapter, subject.example)
+    failed = list(_failed(_alike(axes), _Trial(noisy, adapter, subject.example)))
+    left = adapter.without([one.name for one in failed])
+    if len(failed) == len(axes):
+        why = f": {failed[0].reason}" if failed else ", since all of it reaches the output"
+        raise AdapterError(
+            f"Nothing of {type(subject.model).__name__} can shrink{why}. Write an adapter for it "
+            "(docs/own_adapter.md), and register it or pass it as adapter."
+        )
+    said = (f"Axis {one.name!r} is left alone: {one.reason}" for one in failed)
+    return replace(subject, adapter=left, warnings=(*subject.warnings, *said))
+
+
+class _Trial:
+    """Cuts a little of some axes, and says what goes wrong."""
+
+    def __init__(self, model: nn.Module, adapter: Seeing, example: Tensor):
+        self.model, self.adapter, self.example = model, adapter, example
+        self.left = ROUNDS
+
+    def __call__(self, axes: Sequence[Axis]) -> str | None:
+        self.left -= 1
+        plan = _little(axes)
+        try:
+            expected = outputs_of(masked(self.model, axes, plan), self.example)
+            found = run_small(shrunk(self.model, axes, plan, self.adapter).eval(), self.example)
+            compared(expected, found, TOLERANCE)
+        except (ParityError, AdapterError) as error:
+            return str(error)
+        return None
+
+
+def _failed(groups: list[list[Axis]], trial: _Trial) -> Iterator[Unproven]:
+    """Halve groups of axes until those that fail are alone."""
+    problem = trial([axis for group in groups for axis in group])
+    if problem is None:
+        return
+    if len(groups) == 1 or trial.left <= 0:
+        yield from (Unproven(axis.name, problem) for group in groups for axis in group)
+        return
+    middle = len(groups) // 2
+    for half in (groups[:middle], groups[middle:]):
+        yield from _failed(half, trial)
+
+
+def _alike(axes: Sequence[Axis]) -> list[list[Axis]]:
+    """Put axes together whose names differ in numbers only."""
+    groups: dict[str, list[Axis]] = {}
+    for axis in axes:
+        groups.setdefault(re.sub(r"\d+", "#", axis.name) + axis.kind, []).append(axis)
+    return list(groups.values())
+
+
+def _little(axes: Sequence[Axis]) -> Plan:
+    kept = {}
+    for axis in axes:
+        gone = max(1, axis.size // SHARE)
+        step = axis.size // gone
+        kept[axis.name] = tuple(sorted({*range(axis.size)} - {*range(step - 1, step * gone, step)}))
+    return Plan(kept, {axis.name: axis.size for axis in axes}, "slices", 0.0, 0.0)
