@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+MOST = 2**31  # positions on a dimension
+
+
 def title(adapter: Adapter) -> str:
     """Return what an adapter is called at the start of a sentence."""
     return titled("adapter", adapter.name, adapter.origin)
@@ -228,8 +231,11 @@ def _fold_problem(fold: Fold) -> str | None:
     factors = range(len(fold.layout))
     counts = all(isinstance(n, int) and n > 0 for n in fold.layout)
     along = set(fold.along)
-    if not factors or not counts or not along or not along <= set(factors):
+    once = len(along) == len(fold.along)
+    if not factors or not counts or not along or not once or not along <= set(factors):
         return f"folded along {fold.along} of the layout {fold.layout}"
+    if math.prod(fold.layout) > MOST:
+        return f"folded by the layout {fold.layout}, which no dimension is as long as"
     if fold.take is not None and (0 in along or not set(fold.take) <= set(range(fold.layout[0]))):
         return f"folded by taking {fold.take} of the layout {fold.layout} along {fold.along}"
     return None

@@ -14,6 +14,7 @@ from ..errors import AdapterError
 from ..tracing.running import dry_run
 from .axes import KINDS, axes_found, weights_by_role
 from .following import Follower
+from .rules import rule_of
 from .sizes import Sizes
 
 
@@ -96,7 +97,7 @@ class Seeing(Auto):
 
 
 def _followed(model: nn.Module, inputs: Tensor) -> Any:
-    follower = Follower(model)
+    follower = Follower(model, rule_of)
     follower.follow(inputs)
     return follower
 

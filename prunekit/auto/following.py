@@ -8,7 +8,7 @@ operands, or, where nothing is known about it, makes them stay.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ from ..tracing.shapes import Shapes, is_composite
 from .coupled import Coupled, along, varying
 
 Layers = list[Tensor]  # of numbers; each has the shape of the value
+# Given the follower, the operation, its arguments by name, and what it returned.
+Rule = Callable[["Follower", Any, dict[str, Any], Any], None]
 
 
 class Follower(Shapes):  # type: ignore[no-untyped-call]
@@ -33,8 +35,15 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         kernels: Those of convolutions that look at more than one position.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, rule_of: Callable[[Any], Rule | None]):
+        """Look at a model that is to be followed.
+
+        Args:
+            model: Its values are of no interest, so it may be on the meta device.
+            rule_of: From an operation to how numbers go through it.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
+        self._rule_of = rule_of
         own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self.coupled = Coupled({name: tensor.shape for name, tensor in own.items()})
         self.weights: dict[str, None] = {}
@@ -84,8 +93,6 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation, and follow the numbers through it."""
-        from .rules import rule_of
-
         kwargs = kwargs or {}
         if is_composite(func):
             with self:
@@ -94,7 +101,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         if self._within or not any(self.layers(x) for x in tensors_in(args, kwargs)):
             return result
         given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-        rule = rule_of(func)
+        rule = self._rule_of(func)
         if rule is None:
             self.keep(*tensors_in(args, kwargs))
         else:

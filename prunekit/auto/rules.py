@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -11,9 +10,8 @@ from torch import Tensor
 
 from .contracting import contracted, convolved
 from .coupled import STAYS, along, compressed, varying
-from .following import Follower, line, tensors_in
+from .following import Follower, Rule, line, tensors_in
 
-Rule = Callable[[Follower, Any, dict[str, Any], Any], None]
 aten = torch.ops.aten
 
 MOVING = (
