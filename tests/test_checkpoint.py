@@ -69,12 +69,14 @@ def test_nothing_is_ever_unpickled(stopped, tmp_path):
 
 
 @pytest.mark.parametrize("name", [STATE, TENSORS])
-@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "missing", "pickle"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "missing", "pickle", "huge"])
 def test_a_damaged_checkpoint_is_refused_in_a_sentence(name, damage, stopped, tmp_path):
     workdir, kept = stopped
     path, content = kept / name, bytearray((kept / name).read_bytes())
     if damage == "missing":
         path.unlink()
+    elif damage == "huge":  # and of no room on the disk
+        os.truncate(path, 2**42)
     else:
         content[len(content) // 2] ^= 1
         path.write_bytes(

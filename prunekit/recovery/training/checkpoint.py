@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MaxLen
 from pydantic import JsonValue, with_config
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
@@ -142,7 +142,8 @@ class Checkpoints:
             state = _read(newest)
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-        except (ArtifactError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        except (ArtifactError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError,
+                OSError) as error:  # fmt: skip
             raise TrainingError(
                 f"The checkpoint {str(newest)!r} cannot be gone on from ({_in_a_line(error)}); "
                 f"delete {str(self.directory)!r} and start again."
@@ -217,7 +218,8 @@ def _read(directory: Path) -> Any:
     plain = json.loads(content)  # not `found`, which is the same but for whole numbers
     if plain.pop("sha256") != digest_of(plain):
         raise ArtifactError(f"{STATE} is damaged: its digest does not match")
-    tensors = (directory / TENSORS).read_bytes()
+    with safe_open(directory / TENSORS, "pt"):  # refuses a size that its header does not explain
+        tensors = (directory / TENSORS).read_bytes()
     if hashlib.sha256(tensors).hexdigest() != found["tensors_sha256"]:
         raise ArtifactError(f"{TENSORS} is damaged: its digest does not match")
     return unpack(plain["state"], load(tensors))
