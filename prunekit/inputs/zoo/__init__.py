@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 DATA = "fashion-mnist-mini"
+TIMM = "timm.models."
 
 
 def names() -> list[str]:
@@ -47,16 +48,30 @@ def build_from(card: Mapping[str, Any]) -> nn.Module:
         ArtifactError: The card names anything but a model class of timm. Cards come with saved
             results, and what is loaded must not be able to run code of its own.
     """
-    from torch import nn
-
-    module, _, name = card["class"].rpartition(".")
-    home = importlib.import_module(module) if module.startswith("timm.models.") else None
-    cls: Any = getattr(home, name, None)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise ArtifactError(f"A card names the class {card['class']!r}; expected a model of timm.")
-    model: Any = cls(**card["args"])
+    cls = _class(card["class"])
+    args = {
+        name: _class(value) if isinstance(value, str) and value.startswith(TIMM) else value
+        for name, value in card["args"].items()
+    }
+    model: Any = cls(**args)
     model.pretrained_cfg = {key: card[key] for key in ("input_size", "mean", "std")}
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _class(path: str) -> type[nn.Module]:
+    """Return a class of timm; some models take that of their blocks as an argument.
+
+    Raises:
+        ArtifactError: It is anything else.
+    """
+    from torch import nn
+
+    module, _, name = path.rpartition(".")
+    home = importlib.import_module(module) if module.startswith(TIMM) else None
+    found: object = getattr(home, name, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ArtifactError(f"A card names the class {path!r}; expected a model of timm.")
+    return found
 
 
 def weights(name: str) -> Path:

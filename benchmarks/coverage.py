@@ -1,0 +1,100 @@
+"""Which architectures can be pruned exactly? Of timm and torchvision, one by one.
+
+    python benchmarks/coverage.py [--names REGEX] [--one-per-module] [--jobs 2] [--out DIR]
+
+Every model has random weights and loses 30 % of its parameters, with the adapter and the axes that
+`prune()` takes by itself. It must equal its masked self, load bit for bit, and train. Each runs in
+a process of its own, with a limit of memory and of time; what is done is kept, so that the same
+command goes on where it was cut off. Writes DIR/coverage.jsonl and DIR/coverage.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from covering.names import all_names, module_of
+from covering.page import write_page
+
+HERE = Path(__file__).parent
+MEMORY, SECONDS = 22 * 2**30, 600
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", default="", help="only those that match")
+    parser.add_argument("--one-per-module", action="store_true", help="the shortest name of each")
+    parser.add_argument("--again", default="", help="outcomes to try again, such as refused,wrong")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    args = parser.parse_args()
+    names = all_names(args.names)
+    if args.one_per_module:
+        names = firsts(names)
+    path = args.out / "coverage.jsonl"
+    done = {name: found for name, found in read(path).items()
+            if found["outcome"] not in args.again.split(",")}  # fmt: skip
+    args.out.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(found) + "\n" for found in done.values()))
+    missing = [name for name in names if name not in done]
+    with ThreadPoolExecutor(args.jobs) as pool, path.open("a") as file:
+        for found in pool.map(lambda name: work(name, args.seed), missing):
+            print(json.dumps(found), file=file, flush=True)
+            print(
+                f"{found['outcome']:9} {found['name']}  {found.get('why') or ''}"[:160], flush=True
+            )
+    write_page(args.out / "coverage.md", list(read(path).values()), args)
+
+
+def firsts(names: Sequence[str]) -> list[str]:
+    """Return one name of every module: the shortest, which is often the smallest too."""
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        found.setdefault(module_of(name), name)
+    return sorted(found.values())
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """Return what is known already, by name."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {found["name"]: found for found in map(json.loads, lines)}
+
+
+def work(name: str, seed: int) -> dict[str, Any]:
+    """Run a worker, and return what it found, or how it ended."""
+    command = [sys.executable, "-m", "covering.worker", name, str(seed)]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+    try:
+        ran = subprocess.run(
+            command,
+            cwd=HERE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=limit,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return {"name": name, "outcome": "slow", "why": f"over {SECONDS} s"}
+    lines = ran.stdout.strip().splitlines()
+    if ran.returncode == 0 and lines:
+        return dict(json.loads(lines[-1]))
+    last = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
+    outcome = "too large" if last.startswith("too large") or "MemoryError" in last else "crash"
+    return {"name": name, "outcome": outcome, "why": last[:300]}
+
+
+if __name__ == "__main__":
+    main()

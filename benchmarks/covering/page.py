@@ -1,0 +1,90 @@
+"""The page: outcomes by class, and every refusal with its reason."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from page import facts
+
+from .names import TORCHVISION
+
+OUTCOMES = ("ok", "wrong", "refused", "crash", "slow", "too large")
+Found = dict[str, Any]
+
+
+def write_page(path: Path, found: Sequence[Found], args: Namespace) -> None:
+    """Write the page of all that was tried."""
+    path.write_text("\n".join(_lines(found, args)) + "\n")
+
+
+def _lines(found: Sequence[Found], args: Namespace) -> Iterator[str]:
+    yield "# Which architectures prunekit prunes exactly"
+    yield ""
+    yield (
+        "Random weights, 30 % of parameters removed, with the adapter and the axes that `prune()` "
+        "takes by itself. *ok*: the small model equals its masked self, loads bit for bit, and "
+        "trains. *wrong*: it does not. Everything else was refused, in a sentence, or could not be "
+        "tried."
+    )
+    yield ""
+    yield facts(args.seed, threads=1)
+    yield ""
+    for title, own in (("timm", False), ("torchvision", True)):
+        some = [one for one in found if one["name"].startswith(TORCHVISION) == own]
+        if some:
+            yield from _summary(title, some)
+    yield from _by_class(found)
+    yield from _reasons(found)
+
+
+def _summary(title: str, found: Sequence[Found]) -> Iterator[str]:
+    counts = Counter(one["outcome"] for one in found)
+    said = ", ".join(f"{counts[o]} {o}" for o in OUTCOMES if counts[o])
+    share = counts["ok"] / len(found)
+    yield f"**{title}**: {counts['ok']} of {len(found)} names ({share:.1%}): {said}."
+    looked = [one for one in found if one.get("adapter") == "auto" and one.get("forward")]
+    if looked:
+        cheap = sum(one["prove"] <= 12 * one["forward"] for one in looked)
+        yield (
+            f"Of {len(looked)} that `auto` pruned, the proof took less processor time than 12 "
+            f"forward passes of one image for {cheap / len(looked):.0%}."
+        )
+    yield ""
+
+
+def _by_class(found: Sequence[Found]) -> Iterator[str]:
+    rows: dict[str, list[Found]] = defaultdict(list)
+    for one in found:
+        rows[one.get("class", "(not built)")].append(one)
+    yield "## By class"
+    yield ""
+    yield "| class | names | ok | adapter | axes of one | others |"
+    yield "|---|---:|---:|---|---|---|"
+    for name, ones in sorted(rows.items()):
+        fine = [one for one in ones if one["outcome"] == "ok"]
+        adapters = ", ".join(sorted({one.get("adapter", "") for one in ones}))
+        kinds = fine[0]["kinds"] if fine else {}
+        axes = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        others = Counter(one["outcome"] for one in ones if one["outcome"] != "ok")
+        rest = ", ".join(f"{count} {outcome}" for outcome, count in others.items())
+        yield f"| {name} | {len(ones)} | {len(fine)} | {adapters} | {axes} | {rest} |"
+    yield ""
+
+
+def _reasons(found: Sequence[Found]) -> Iterator[str]:
+    yield "## Why not"
+    yield ""
+    yield "| outcome | reason | names |"
+    yield "|---|---|---|"
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in found:
+        if one["outcome"] != "ok":
+            why = re.sub(r"\d+(\.\d+)?(e-?\d+)?", "N", str(one["why"])).replace("|", "\\|")
+            reasons[one["outcome"], why].append(one["name"])
+    for (outcome, why), names in sorted(reasons.items(), key=lambda entry: -len(entry[1])):
+        yield f"| {outcome} | {why} | {', '.join(names)} |"
