@@ -17,6 +17,8 @@ from .following import Follower
 from .rules import rule_of
 from .sizes import Sizes
 
+ENOUGH = 0.5  # of a model's parameters; with less in reach, most ratios would be out of it
+
 
 class Auto(Adapter):
     """Models of any family; what is offered has to be proven, see `prunekit.cutting.proof`."""
@@ -40,10 +42,10 @@ class Auto(Adapter):
         )
 
     def toy(self) -> tuple[nn.Module, Tensor]:
-        """Return a small ResNet with grouped convolutions and squeeze-and-excitation."""
+        """Return a small network with bottlenecks and squeeze-and-excitation."""
         import timm
 
-        model = timm.create_model("test_resnet", num_classes=7)
+        model = timm.create_model("test_byobnet", num_classes=7)
         return model, torch.randn(2, 3, 64, 64)
 
 
@@ -63,9 +65,12 @@ class Seeing(Auto):
 
     @property
     def default_kinds(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What is inside blocks; all there is if nothing is."""
-        there = {spec.kind for spec in self.axes(self._model)}
-        return tuple(kind for kind in Auto.default_kinds if kind in there) or tuple(there)
+        """What is inside blocks; all there is where that is little of the model."""
+        specs = self.axes(self._model)
+        inside = {t.parameter for s in specs if s.kind in Auto.default_kinds for t in s.ties}
+        sizes = {name: tensor.numel() for name, tensor in self._model.named_parameters()}
+        little = sum(sizes.get(name, 0) for name in inside) < ENOUGH * sum(sizes.values())
+        return tuple(kind for kind in KINDS if little or kind in Auto.default_kinds)
 
     def without(self, names: Collection[str]) -> Seeing:
         """Return the same without some axes."""

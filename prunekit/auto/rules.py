@@ -14,10 +14,8 @@ from .following import Follower, Rule, line, tensors_in
 
 aten = torch.ops.aten
 
-MOVING = (
-    "permute transpose t select slice split split_with_sizes unbind squeeze unsqueeze flip roll "
-    "repeat unfold diagonal"
-)
+MOVING = "permute transpose t squeeze unsqueeze flip roll repeat unfold diagonal"
+PARTING = "select slice split split_with_sizes unbind"
 SHAPING = "view _unsafe_view reshape _reshape_alias view_as"
 SPATIAL = (
     "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
@@ -31,6 +29,9 @@ BATCH_NORMS = (
 SUMS = "sum linalg_vector_norm norm"  # to which zeros add nothing
 REDUCING = f"{SUMS} mean amax amin var std var_mean logsumexp all any"
 SOFTMAX = "_softmax _log_softmax _safe_softmax"
+UNTAGGED = (  # torch does not say that they work element by element
+    "hardswish hardswish_ mish_ gelu_ threshold_ _prelu_kernel masked_fill_ copy_ fill_ zero_"
+)
 MAKING = (
     "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_full "
     "new_empty"
@@ -56,6 +57,34 @@ def moving(follower: Follower, func: Any, given: dict[str, Any], result: Any) ->
             moved[number].append(compressed(each))
     for each, layers in zip(results, moved, strict=True):
         follower.give(each, layers)
+
+
+def parting(follower: Follower, func: Any, given: dict[str, Any], result: Any) -> None:
+    """What is parted in equal parts leaves from each of them alike; of other parts, all stays."""
+    value, dim = given["self"], given.get("dim", 0) % given["self"].dim()
+    parts = result if isinstance(result, list | tuple) else [result]
+    sizes = {part.shape[dim] if part.dim() == value.dim() else 1 for part in parts}
+    size, length = min(sizes), value.shape[dim]
+    for layer in follower.layers(value):
+        if dim not in varying(layer) or size == length:
+            continue
+        uneven = len(sizes) > 1 or length % size or (given.get("start") or 0) % size
+        if uneven or given.get("step", 1) != 1:
+            follower.coupled.keep(layer)
+        else:
+            for start in range(size, length, size):
+                follower.coupled.couple(layer.narrow(dim, 0, size), layer.narrow(dim, start, size))
+    moving(follower, func, given, result)
+
+
+def gating(follower: Follower, func: Any, given: dict[str, Any], result: Tensor) -> None:
+    """The second half of the channels are the gates of the first."""
+    value, dim = given["self"], given.get("dim", -1) % given["self"].dim()
+    half = result.shape[dim]
+    halves = [layer.split(half, dim) for layer in follower.layers(value)]
+    for one, other in halves:
+        follower.coupled.couple(one, other)
+    follower.give(result, [one for one, _ in halves])
 
 
 def expanding(follower: Follower, func: Any, given: dict[str, Any], result: Tensor) -> None:
@@ -270,6 +299,7 @@ def fresh(follower: Follower, func: Any, given: dict[str, Any], result: Any) -> 
 
 _NAMED: dict[str, Rule] = {
     **dict.fromkeys(MOVING.split(), moving),
+    **dict.fromkeys(PARTING.split(), parting),
     **dict.fromkeys(SHAPING.split(), shaping),
     **dict.fromkeys(SPATIAL.split(), spatial),
     **dict.fromkeys(BATCH_NORMS.split(), batch_norm),
@@ -279,8 +309,9 @@ _NAMED: dict[str, Rule] = {
     **dict.fromkeys(["mm", "addmm", "bmm", "baddbmm"], multiplying),
     **dict.fromkeys(["_to_copy", "clone", "alias", "detach", "lift_fresh"], passing),
     **dict.fromkeys(MAKING.split(), fresh),
+    **dict.fromkeys(UNTAGGED.split(), pointwise),
     "expand": expanding,
-    "copy_": pointwise,
+    "glu": gating,
     "cat": joining,
     "stack": stacking,
     "constant_pad_nd": padding,

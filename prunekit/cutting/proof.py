@@ -20,6 +20,7 @@ from ..inputs.subject import Subject
 from ..planning.plan import Plan
 from ..tracing.copies import copy_with
 from ..tracing.graph import trace
+from ..tracing.running import reason
 from .hiding import noise_where_cuts_hide
 from .outputs import outputs_of
 from .parity import TOLERANCE, compared, run_small
@@ -83,6 +84,8 @@ class _Trial:
             compared(expected, found, TOLERANCE)
         except (ParityError, AdapterError) as error:
             return str(error)
+        except Exception as error:  # of the model's own code
+            return reason(error)
         return None
 
 

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..adapters import ADAPTERS
-from ..adapters.answers import axes_of, toy_of
+from ..adapters.answers import axes_of, seeing, toy_of
 from ..adapters.base import Adapter, select
 from ..axis import Axis
 from ..criteria import CRITERIA
 from ..criteria.base import Need
+from ..cutting.proof import proven
 from ..cutting.shrink import shrunk
 from ..inputs.subject import Subject
 from ..measuring.counting import param_terms
@@ -40,7 +41,9 @@ def subject_of(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model, example = toy_of(adapter)
-    return Subject(_randomised(model), adapter, example, None, None, "random", ())
+    model = _randomised(model)
+    adapter = seeing(adapter, model, example)
+    return proven(Subject(model, adapter, example, None, None, "random", ()))
 
 
 def _randomised(model: nn.Module) -> nn.Module:

@@ -1,0 +1,244 @@
+"""What can shrink in a model that nobody has described."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from prunekit import load, prune
+from prunekit.cutting.proof import proven
+from prunekit.inputs.subject import Source, find_subject
+from prunekit.shared import Shared
+
+IMAGE = (2, 3, 12, 12)
+
+
+class Net(nn.Module):
+    """A stem, something in the middle, and a classifier."""
+
+    def __init__(self, width, middle):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.middle = middle
+        self.head = nn.LazyLinear(5)
+
+    def forward(self, x):
+        return self.head(self.middle(self.stem(x).relu()).mean((2, 3)))
+
+
+class Residual(nn.Module):
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+class Dense(nn.Module):
+    """Concatenates what comes in with what it makes of it."""
+
+    def __init__(self, width, growth):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(width), nn.Conv2d(width, growth, 3, padding=1)
+
+    def forward(self, x):
+        return torch.cat([x, self.conv(self.norm(x))], 1)
+
+
+class Shuffle(nn.Module):
+    def __init__(self, groups):
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x):
+        batch, channels, height, width = x.shape
+        x = x.view(batch, self.groups, channels // self.groups, height, width)
+        return x.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+class Gate(nn.Module):
+    """Squeeze-and-excitation."""
+
+    def __init__(self, width, inner):
+        super().__init__()
+        self.reduce, self.expand = nn.Conv2d(width, inner, 1), nn.Conv2d(inner, width, 1)
+
+    def forward(self, x):
+        return x * self.expand(F.silu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+class Glu(nn.Module):
+    """One layer makes values and gates."""
+
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.both, self.out = nn.Conv2d(width, 2 * hidden, 1), nn.Conv2d(hidden, width, 1)
+
+    def forward(self, x):
+        values, gates = self.both(x).chunk(2, 1)
+        return self.out(values * gates.sigmoid())
+
+
+class Halves(nn.Module):
+    """Only the second half goes through a layer."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(width // 2, width // 2, 3, padding=1)
+
+    def forward(self, x):
+        one, other = x.chunk(2, 1)
+        return torch.cat([one, self.conv(other)], 1)
+
+
+class Scaled(nn.Module):
+    """A layer scale, and a position table."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(width, 1, 1))
+        self.table = nn.Parameter(torch.rand(1, width, 12, 12))
+
+    def forward(self, x):
+        return x * self.scale + self.table
+
+
+class Selective(nn.Module):
+    """Branches compete for every channel by a softmax."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.make, self.choose = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, 2 * width, 1)
+
+    def forward(self, x):
+        batch, channels, height, width = x.shape
+        branches = self.make(x).view(batch, 2, channels, height, width)
+        scores = self.choose(x.mean((2, 3), keepdim=True)).view(batch, 2, channels, 1, 1)
+        return (branches * scores.softmax(1)).sum(1)
+
+
+def conv(inputs, outputs, **options):
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+# What is in the middle of a stem of 16 channels and the classifier, and the axes there are:
+# name to kind and number of slices.
+CASES = {
+    "plain": (
+        lambda: nn.Sequential(conv(16, 24), nn.BatchNorm2d(24), nn.ReLU(), conv(24, 8)),
+        {"stem": ("conv", 16), "middle.0": ("conv", 24), "middle.3": ("conv", 8)},
+    ),
+    "residual": (
+        lambda: nn.Sequential(Residual(conv(16, 24), nn.BatchNorm2d(24), nn.ReLU(), conv(24, 16))),
+        {"stem": ("width", 16), "middle.0.layers.0": ("conv", 24)},
+    ),
+    "mlp": (
+        lambda: Residual(nn.Conv2d(16, 40, 1), nn.GELU(), nn.Conv2d(40, 16, 1)),
+        {"stem": ("width", 16), "middle.layers.0": ("mlp", 40)},
+    ),
+    "depthwise": (
+        lambda: Residual(nn.Conv2d(16, 32, 1), conv(32, 32, groups=32), nn.Conv2d(32, 16, 1)),
+        {"stem": ("width", 16), "middle.layers.0": ("conv", 32)},
+    ),
+    "whole groups": (
+        lambda: Residual(nn.Conv2d(16, 32, 1), conv(32, 32, groups=8), nn.Conv2d(32, 16, 1)),
+        {"stem": ("width", 16), "middle.layers.0": ("conv", 8)},
+    ),
+    "within groups": (
+        lambda: Residual(nn.Conv2d(16, 32, 1), conv(32, 48, groups=2), nn.Conv2d(48, 16, 1)),
+        {
+            "stem": ("width", 16),
+            "middle.layers.0": ("conv", 16),
+            "middle.layers.1": ("conv", 24),
+        },
+    ),
+    "concatenation": (
+        lambda: nn.Sequential(Dense(16, 8), Dense(24, 8)),
+        {"stem": ("width", 16), "middle.0.conv": ("width", 8), "middle.1.conv": ("width", 8)},
+    ),
+    "shuffle": (
+        lambda: nn.Sequential(nn.Conv2d(16, 32, 1), Shuffle(4), conv(32, 8)),
+        {"stem": ("conv", 16), "middle.0": ("conv", 8), "middle.2": ("conv", 8)},
+    ),
+    "gate": (
+        lambda: nn.Sequential(conv(16, 24), Gate(24, 6)),
+        {"stem": ("conv", 16), "middle.0": ("conv", 24), "middle.1.reduce": ("mlp", 6)},
+    ),
+    "activations": (
+        lambda: nn.Sequential(
+            *(conv(16, 16), nn.Hardswish(True), conv(16, 16), nn.Hardtanh(), conv(16, 16)),
+            *(nn.PReLU(16), conv(16, 16), nn.GELU(), conv(16, 16), nn.Softplus(), conv(16, 8)),
+        ),
+        {"stem": ("conv", 16)}
+        | {f"middle.{n}": ("conv", 16) for n in (0, 2, 4, 6, 8)}
+        | {"middle.10": ("conv", 8)},
+    ),
+    "glu": (
+        lambda: nn.Sequential(nn.Conv2d(16, 32, 1), nn.GLU(1), conv(16, 8)),
+        {"stem": ("conv", 16), "middle.0": ("conv", 16), "middle.2": ("conv", 8)},
+    ),
+    "gated mlp": (
+        lambda: Residual(Glu(16, 20)),
+        {"stem": ("width", 16), "middle.layers.0.both": ("mlp", 20)},
+    ),
+    "halves": (lambda: Halves(16), {"stem": ("width", 8), "middle.conv": ("width", 8)}),
+    "scales": (lambda: Scaled(16), {"stem": ("conv", 16)}),
+    "selective": (
+        lambda: Selective(16),
+        {"stem": ("conv", 16), "middle.make": ("mlp", 16)},
+    ),
+    "group norm": (
+        lambda: nn.Sequential(nn.GroupNorm(4, 16), conv(16, 8)),
+        {"stem": ("conv", 4), "middle.1": ("conv", 8)},
+    ),
+    "one group": (
+        lambda: nn.Sequential(nn.GroupNorm(1, 16), conv(16, 8)),
+        {"stem": ("conv", 16), "middle.1": ("conv", 8)},
+    ),
+}
+
+
+def net(name):
+    torch.manual_seed(0)
+    model = Net(16, CASES[name][0]())
+    model(torch.randn(IMAGE))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(module.running_mean)
+    return model.eval()
+
+
+def looked_at(model, example):
+    return proven(find_subject(Source(model=model, example_input=example), Shared()))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_goes_together_is_one_axis(name):
+    subject = looked_at(net(name), torch.randn(IMAGE))
+
+    specs = subject.adapter.axes(subject.model)
+
+    assert subject.warnings == ()
+    assert {s.name: (s.kind, s.ties[0].fold.size) for s in specs} == CASES[name][1]
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.5])
+@pytest.mark.parametrize("name", CASES)
+def test_removing_equals_masking(name, ratio, tmp_path):
+    model, x = net(name), torch.randn(IMAGE)
+    kinds = sorted({kind for kind, _ in CASES[name][1].values()})
+
+    result = prune(model, "random", ratio, axes=kinds, example_input=x, multiple=1, by="slices")
+
+    assert result.got == pytest.approx(ratio, abs=0.15)
+    assert result.parity.holds
+    assert result.parity.scale > 1e-3  # the comparison was able to fail
+    result.save(tmp_path / "saved")
+    loaded = load(tmp_path / "saved", model=model, example_input=x)
+    assert torch.equal(loaded(x), result.model(x))
+    result.model.train()(x).sum().backward()
+    assert all(p.grad is not None for p in result.model.parameters())
