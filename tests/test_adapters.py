@@ -219,9 +219,9 @@ def test_an_adapter_that_fails_to_answer_is_passed_over(adapters):
         assert adapter_for(Net()).name == "fine"
     assert adapter_for(Net()).name == "fine"  # with no other warning
     with pytest.raises(
-        AdapterError, match=r"No adapter knows Linear; .*Passed over: Adapter 'own'"
+        AdapterError, match=r"No adapter knows DataParallel; .*Passed over: Adapter 'own'"
     ):
-        adapter_for(nn.Linear(1, 1))
+        adapter_for(DataParallel(nn.Linear(1, 1)))
 
 
 def test_an_adapter_of_another_shape_is_passed_over(adapters):
@@ -255,7 +255,7 @@ def test_of_a_wrapper_it_is_told_what_to_pass(wrap, expected):
     with pytest.raises(AdapterError) as caught:
         adapter_for(model)
     assert f"No adapter knows {type(model).__name__};" in str(caught.value)
-    assert f"It wraps a model that one does know: pass {expected}." in str(caught.value)
+    assert f"It wraps a model: pass {expected}." in str(caught.value)
     assert adapter_for(eval(expected, {"model": model})).name == "vit"
 
 
@@ -286,6 +286,17 @@ def test_a_peft_model_is_to_be_merged_first():
     assert adapter_for(model.merge_and_unload()).name == "vit"
 
 
-def test_what_wraps_nothing_known_is_no_wrapper():
-    with pytest.raises(AdapterError, match=r"known: vit, swin, .*\. Pass your own"):
-        adapter_for(timm.create_model("resnet18"))
+def test_what_no_family_knows_is_looked_at():
+    assert adapter_for(timm.create_model("resnet18")).name == "auto"
+    assert adapter_for(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))).name == "auto"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "expected"), list(WRAPPERS.values())[:-1], ids=list(WRAPPERS)[:-1]
+)
+def test_of_a_wrapped_model_of_any_family_too(wrap, expected):
+    model = wrap(timm.create_model("test_resnet"))
+    with pytest.raises(AdapterError, match="It wraps a model: pass ") as caught:
+        adapter_for(model)
+    told = str(caught.value).rpartition("pass ")[2].rstrip(".")
+    assert isinstance(eval(told, {"model": model}), nn.Module)

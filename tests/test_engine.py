@@ -152,8 +152,8 @@ def test_any_module_is_pruned_with_an_adapter(net):
     assert result.model(example).shape == (4, 5)
 
 
-def test_an_unknown_model_without_adapter_or_input_is_refused(net):
-    with pytest.raises(AdapterError, match="No adapter knows Net; known: vit, swin, convnext"):
+def test_a_model_of_unknown_input_is_refused(net):
+    with pytest.raises(AdapterError, match="pass example_input"):
         prune(net)
     with pytest.raises(AdapterError, match="pass example_input"):
         prune(net, adapter=NetAdapter())

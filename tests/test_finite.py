@@ -32,9 +32,10 @@ def test_weights_that_are_finite_until_they_are_rounded_are_found():
         check_finite(copy.deepcopy(model).float(), "The model")
 
 
-def test_buffers_may_mask_with_minus_infinity_and_nothing_else():
+def test_buffers_may_be_masks_and_bounds_and_nothing_else():
     model = nn.BatchNorm1d(3)
     model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    model.register_buffer("bound", torch.tensor(torch.inf))
     model.register_buffer("flags", torch.tensor([True]))
     model.register_buffer("empty", torch.empty(0))
     check_finite(model, "The model")

@@ -456,8 +456,3 @@ def test_an_axis_without_a_voter_is_refused():
 
     with pytest.raises(AdapterError, match="'a' has no weight matrix with a say"):
         trace(mlp(), [AxisSpec("a", "width", "0")], Mute(), torch.randn(1, 4))
-
-
-def test_unknown_models_are_refused():
-    with pytest.raises(AdapterError, match="No adapter knows Sequential; known: vit, swin"):
-        adapter_for(mlp())

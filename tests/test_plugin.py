@@ -87,7 +87,7 @@ def fails_late(axes):
         (lambda axes: torch.tensor(1.0), "TypeError: iteration over a 0-d tensor"),
         (endless, "returned more than 4 scores for 4 axes"),
         (fails_late, "KeyError: 'late'"),
-        (lambda axes: ["a"] * 4, "shape str"),
+        (lambda axes: ["a"] * 4, r"with 'a'; expected a tensor of shape \(16,\)"),
         (lambda axes: [torch.zeros(a.size, dtype=torch.cfloat) for a in axes], "scored axis"),
         (lambda axes: [torch.zeros(a.size, device="meta") for a in axes], "failed with"),
         (lambda axes: [torch.zeros(a.size).to_sparse() for a in axes], "failed with"),

@@ -689,7 +689,8 @@ def test_the_checks_find_a_repair_that_is_wrong(function, claims):
             return layer.weight, None
         return function(layer)
 
-    problems = [check.claim for check in repair_checks(Repair("wrong", wrong)) if check.problem()]
+    alone = [check for check in repair_checks(Repair("wrong", wrong)) if "model" not in check.claim]
+    problems = [check.claim for check in alone if check.problem()]
     assert len(problems) == len(claims)
     for claim, problem in zip(claims, problems, strict=True):
         assert claim in problem

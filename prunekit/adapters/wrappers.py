@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+WRAPPED = ("module", "_orig_mod", "ema")  # where wrappers keep what they wrap
+
+
 def inside(model: object, known: Callable[[nn.Module], bool]) -> str | None:
     """Return the expression that leads from a wrapper to the model that an adapter knows.
 
@@ -20,11 +23,14 @@ def inside(model: object, known: Callable[[nn.Module], bool]) -> str | None:
         known: Whether some adapter knows a model.
 
     Returns:
-        Such as "model.module"; None if there is no such model inside.
+        Such as "model.module"; None if there is no such model inside, and no other model under a
+        name that wrappers use.
     """
     if callable(getattr(model, "merge_and_unload", None)):  # PEFT has put layers of its own in
         return "model.merge_and_unload()"
     path = next((path for path, part in _parts(model) if known(part)), None)
+    if path is None:
+        path = next((path for path, _ in _parts(model) if path in WRAPPED), None)
     if path is None:
         return None
     plain = all(name.isidentifier() for name in path.split("."))

@@ -11,7 +11,7 @@ from ..errors import WeightsError
 def check_finite(model: nn.Module, what: str) -> None:
     """Make sure that every parameter and buffer is a finite number, in its own precision.
 
-    Buffers may hold minus infinity, as masks of attention do.
+    Buffers may hold minus infinity, as masks of attention do, and single ones infinity, as bounds.
 
     Args:
         model: Looked at, and left alone.
@@ -20,7 +20,7 @@ def check_finite(model: nn.Module, what: str) -> None:
     Raises:
         WeightsError: One is not; the first is named.
     """
-    buffers = ((n, b.masked_fill(b == -torch.inf, 0)) for n, b in model.named_buffers())
+    buffers = ((name, _without_bounds(buffer)) for name, buffer in model.named_buffers())
     for name, tensor in (*model.named_parameters(), *buffers):
         if not _is_finite(tensor.detach()):
             bad = int((~tensor.isfinite()).sum())
@@ -28,6 +28,11 @@ def check_finite(model: nn.Module, what: str) -> None:
                 f"{what} has {bad:,} weights in {name!r} that are infinite or not a number; mend "
                 "them, or use other weights."
             )
+
+
+def _without_bounds(buffer: Tensor) -> Tensor:
+    bound = buffer == -torch.inf if buffer.dim() else buffer.abs() == torch.inf
+    return buffer.masked_fill(bound, 0)
 
 
 def _is_finite(values: Tensor) -> bool:
