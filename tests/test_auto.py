@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from prunekit import load, prune
 from prunekit.cutting.proof import proven
+from prunekit.errors import AdapterError
 from prunekit.inputs.subject import Source, find_subject
 from prunekit.shared import Shared
 
@@ -242,3 +244,76 @@ def test_removing_equals_masking(name, ratio, tmp_path):
     assert torch.equal(loaded(x), result.model(x))
     result.model.train()(x).sum().backward()
     assert all(p.grad is not None for p in result.model.parameters())
+
+
+class Fixed(nn.Module):
+    """Knows a size by heart, so that it does not run when that is another."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width, self.conv = width, conv(width, width)
+
+    def forward(self, x):
+        return self.conv(x).reshape(-1, self.width, *x.shape[2:])
+
+
+class Unlike(nn.Module):
+    """Counts its channels, so that removing some is not the same as masking them."""
+
+    def forward(self, x):
+        return x / x.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("middle", "reason"),
+    [(Fixed(16), "does not run without some of it"), (Unlike(), "is not the same as masking it")],
+    ids=["fixed", "unlike"],
+)
+def test_what_cannot_be_proven_is_left_alone_and_said(middle, reason):
+    torch.manual_seed(0)
+    model = Net(16, nn.Sequential(conv(16, 24), nn.ReLU(), conv(24, 16), middle, conv(16, 8)))
+    model(torch.randn(IMAGE))
+
+    result = prune(model, "random", 0.2, example_input=torch.randn(IMAGE), by="slices", multiple=1)
+
+    (said,) = [line for line in result.warnings if line.startswith("Left alone: middle.")]
+    assert reason in said
+    assert {"stem", "middle.0"} <= set(result.kinds)
+    assert len(set(result.kinds)) == len(looked_at(model, torch.randn(IMAGE)).adapter.axes(model))
+
+
+def test_where_nothing_can_shrink_that_is_said():
+    with pytest.raises(
+        AdapterError, match=r"Nothing of Linear can shrink: all .* reaches the output"
+    ):
+        prune(nn.Linear(4, 3), "random", 0.2, example_input=torch.randn(2, 4))
+
+
+def test_a_family_s_own_adapter_is_the_better_choice():
+    result = prune("vit_micro", "magnitude", 0.3, adapter="auto")
+
+    assert "The adapter 'vit' knows this family" in result.warnings[0]
+    assert set(result.kinds.values()) == {"mlp"}
+
+
+def test_where_blocks_hold_little_all_kinds_are_pruned():
+    wide = looked_at(net("scales"), torch.randn(IMAGE)).adapter
+    assert wide.default_kinds == ("mlp", "conv")
+    model = Net(64, Residual(nn.Conv2d(64, 2, 1), nn.Conv2d(2, 64, 1)))
+    model(torch.randn(IMAGE))
+    assert "width" in looked_at(model, torch.randn(IMAGE)).adapter.default_kinds
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_byobnet", "densenet121"])
+def test_timms_models_can_still_do_all_they_could(name):
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=7)
+    x = torch.randn(2, *model.pretrained_cfg["input_size"])
+
+    small = prune(model, "random", 0.4, axes=["conv", "width"], adapter="auto").model
+
+    features = small.forward_features(x)
+    assert small.forward_head(features).shape == (2, 7)
+    assert features.shape[1] == small.num_features
+    small.reset_classifier(3)
+    assert small(x).shape == (2, 3)

@@ -52,7 +52,7 @@ def tried(name: str) -> dict[str, Any]:
     except PruneError as error:
         kind = type(error).__name__
         return {**found, "adapter": adapter, "outcome": "refused", "kind": kind, "why": str(error)}
-    left_alone = [line for line in result.warnings if "is left alone" in line]
+    left_alone = [line for line in result.warnings if line.startswith("Left alone")]
     found |= {
         "adapter": adapter,
         "kinds": dict(Counter(result.kinds.values())),

@@ -35,10 +35,10 @@ def adapter_for(model: nn.Module) -> Adapter:
     Raises:
         AdapterError: None does, and there is a known model inside; the message says what to pass.
     """
-    found = _knowing(model)
+    found = knowing(model)
     if found is not None:
         return found
-    within = inside(model, lambda part: _knowing(part) is not None)
+    within = inside(model, lambda part: knowing(part) is not None)
     if within is None and hasattr(model, "named_modules"):
         return ADAPTERS.get(ANY)
     wrapped = f"It wraps a model: pass {within}."
@@ -69,7 +69,8 @@ def find_adapter(adapter: str | Adapter | None, model: nn.Module) -> Adapter:
     return found
 
 
-def _knowing(model: nn.Module) -> Adapter | None:
+def knowing(model: nn.Module) -> Adapter | None:
+    """Return the adapter of the family that a model is of, if there is one."""
     for adapter in usable():
         if adapter.name == ANY:  # the last resort
             continue

@@ -83,6 +83,12 @@ class Seeing(Auto):
         if model is not self._model or not self._found:
             follower = dry_run(model, self._example[:1], _followed)
             found = axes_found(follower)
+            if not found:
+                raise AdapterError(
+                    f"Nothing of {type(model).__name__} can shrink: all that it computes reaches "
+                    "the output, or goes through operations that nobody can follow. Write an "
+                    "adapter for it (docs/own_adapter.md)."
+                )
             self._roles = weights_by_role(follower)
             if model is self._model:
                 self._found[0] = found

@@ -102,10 +102,12 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
             return result
         given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         rule = self._rule_of(func)
-        if rule is None:
-            self.keep(*tensors_in(args, kwargs))
-        else:
+        try:
+            if rule is None or not all(x.numel() for x in tensors_in(args, kwargs)):
+                raise LookupError  # nothing is known of it
             rule(self, func, given, result)
+        except Exception:  # torch has thousands of operations, in more forms than rules foresee
+            self.keep(*tensors_in(args, kwargs))
         return result
 
     def layers(self, value: Tensor) -> Layers:

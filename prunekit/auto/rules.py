@@ -81,7 +81,10 @@ def gating(follower: Follower, func: Any, given: dict[str, Any], result: Tensor)
     """The second half of the channels are the gates of the first."""
     value, dim = given["self"], given.get("dim", -1) % given["self"].dim()
     half = result.shape[dim]
-    halves = [layer.split(half, dim) for layer in follower.layers(value)]
+    halves = [
+        (layer.narrow(dim, 0, half), layer.narrow(dim, half, half))
+        for layer in follower.layers(value)
+    ]
     for one, other in halves:
         follower.coupled.couple(one, other)
     follower.give(result, [one for one, _ in halves])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from ..adapters.answers import axes_of
+from ..adapters.finding import knowing
 from ..auto.adapter import Seeing
 from ..axis import Axis
 from ..errors import AdapterError, ParityError
@@ -29,6 +30,7 @@ from .silence import masked
 
 SHARE = 8  # a little of an axis is one in so many slices
 ROUNDS = 24  # attempts, each of two forward passes, after which what is open is left alone
+NAMED = 3  # axes in a line
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,33 @@ def proven(subject: Subject) -> Subject:
     failed = list(_failed(_alike(axes), _Trial(noisy, adapter, subject.example)))
     left = adapter.without([one.name for one in failed])
     if len(failed) == len(axes):
-        why = f": {failed[0].reason}" if failed else ", since all of it reaches the output"
         raise AdapterError(
-            f"Nothing of {type(subject.model).__name__} can shrink{why}. Write an adapter for it "
-            "(docs/own_adapter.md), and register it or pass it as adapter."
+            f"Nothing of {type(subject.model).__name__} can shrink: {failed[0].reason}. Write an "
+            "adapter for it (docs/own_adapter.md), and register it or pass it as adapter."
         )
-    said = (f"Axis {one.name!r} is left alone: {one.reason}" for one in failed)
-    return replace(subject, adapter=left, warnings=(*subject.warnings, *said))
+    said = (*subject.warnings, *_better(subject.model), *_told(failed))
+    return replace(subject, adapter=left, warnings=said)
+
+
+def _better(model: nn.Module) -> Iterator[str]:
+    """Say which adapter would be the better choice."""
+    family = knowing(model)
+    if family is not None:
+        yield (
+            f"The adapter {family.name!r} knows this family, and its attention too; leave out the "
+            "adapter 'auto' to use it."
+        )
+
+
+def _told(failed: Sequence[Unproven]) -> Iterator[str]:
+    """Say what is left alone, in a line a reason."""
+    reasons: dict[str, list[Unproven]] = {}
+    for one in failed:
+        reasons.setdefault(re.sub(r"\d+", "#", one.reason), []).append(one)
+    for alike in reasons.values():
+        names = ", ".join(one.name for one in alike[:NAMED])
+        more = f" and {len(alike) - NAMED} more" if len(alike) > NAMED else ""
+        yield f"Left alone: {names}{more}, since {alike[0].reason}."
 
 
 class _Trial:
@@ -82,10 +104,12 @@ class _Trial:
             expected = outputs_of(masked(self.model, axes, plan), self.example)
             found = run_small(shrunk(self.model, axes, plan, self.adapter).eval(), self.example)
             compared(expected, found, TOLERANCE)
-        except (ParityError, AdapterError) as error:
-            return str(error)
+        except ParityError as error:
+            if error.__cause__ is None:
+                return "removing some of it is not the same as masking it"
+            return f"the model does not run without some of it ({reason(error.__cause__)})"
         except Exception as error:  # of the model's own code
-            return reason(error)
+            return f"it cannot be cut ({reason(error)})"
         return None
 
 
@@ -94,6 +118,10 @@ def _failed(groups: list[list[Axis]], trial: _Trial) -> Iterator[Unproven]:
     problem = trial([axis for group in groups for axis in group])
     if problem is None:
         return
+    if len(groups) == 1:
+        (group,) = groups
+        if trial.left > 0 and len(group) > 1 and not (trial(group[:1]) and trial(group[-1:])):
+            groups = [[axis] for axis in group]  # they are not as alike as their names
     if len(groups) == 1 or trial.left <= 0:
         yield from (Unproven(axis.name, problem) for group in groups for axis in group)
         return
