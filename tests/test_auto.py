@@ -304,6 +304,19 @@ def test_where_blocks_hold_little_all_kinds_are_pruned():
     assert "width" in looked_at(model, torch.randn(IMAGE)).adapter.default_kinds
 
 
+def test_models_whose_signals_vanish_are_proven_with_weights_that_speak():
+    torch.manual_seed(0)
+    model = timm.create_model("cspnext_tiny").eval()
+    x = torch.randn(1, *model.pretrained_cfg["input_size"])
+    with torch.no_grad():
+        assert torch.allclose(model(x), model(2 * x), atol=1e-8)  # the output is a bias
+
+    parity = prune(model, "random", 0.3, example_input=x).parity
+
+    assert parity.noisy
+    assert 0 < parity.difference < 1e-4 * parity.scale
+
+
 @pytest.mark.parametrize("name", ["test_resnet", "test_byobnet", "densenet121"])
 def test_timms_models_can_still_do_all_they_could(name):
     torch.manual_seed(0)

@@ -32,6 +32,8 @@ class Adapter(ABC):
     """Every kind of axis it can declare."""
     default_kinds: tuple[str, ...]
     """The kinds that are pruned unless others are asked for."""
+    guesses: ClassVar[bool] = False
+    """Whether it does not know the family, so that it takes more to prove what it says."""
 
     @property
     def origin(self) -> str:

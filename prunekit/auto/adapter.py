@@ -26,6 +26,7 @@ class Auto(Adapter):
     name = "auto"
     kinds = KINDS
     default_kinds = ("mlp", "conv")
+    guesses = True
 
     def matches(self, model: nn.Module) -> bool:
         """Say yes: whether anything in it may shrink is found out by looking."""

@@ -48,6 +48,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self.coupled = Coupled({name: tensor.shape for name, tensor in own.items()})
         self.weights: dict[str, None] = {}
         self.kernels: set[str] = set()
+        self._kept = own  # or a module that replaces a buffer would let another have its identity
         self._own = {id(tensor): name for name, tensor in own.items()}
         self._storage = {tensor.untyped_storage()._cdata: name for name, tensor in own.items()}
         self._layers: dict[int, tuple[weakref.ref[Tensor], Layers]] = {}

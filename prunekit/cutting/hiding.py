@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ..axis import Axis
 from ..planning.plan import Plan
+from ..tracing.copies import M, copy_with
+from .outputs import outputs_of
 
 FAINT = 1e-3  # what is scaled by less may not show in the output, which is compared to 1e-4
 ADDED = ("bias", "bias_table", "token", "tokens", "embed")  # ends of names; what is added is no lid
@@ -38,6 +40,45 @@ def noise_where_cuts_hide(name: str, tensor: Tensor) -> Tensor:
     noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
     # Positive, since a running variance is a vector too.
     return (0.5 + noise.abs() if tensor.dim() == 1 else noise).to(tensor)
+
+
+def lively(model: M, example: Tensor) -> M:
+    """Return a copy of a model with noise for weights, in which every layer makes itself heard.
+
+    In an untrained network without trained statistics, signals may vanish from layer to layer, so
+    that its output is a bias whatever was cut. Here each layer is scaled so that what it makes of
+    the first input has a variance of one.
+
+    Source:
+        Mishkin and Matas, All you need is a good init, ICLR 2016, Algorithm 1, in one pass.
+    """
+    copied = copy_with(model, _noise).eval()
+
+    def scale(layer: nn.Module, args: object, output: Tensor) -> Tensor:
+        factor = output.float().std().clamp(1e-6, 1e6).nan_to_num(1.0)
+        for parameter in layer.parameters(recurse=False):
+            parameter.data.div_(factor)
+        scaled: Tensor = output / factor
+        return scaled
+
+    layers = [m for m in copied.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    handles = [layer.register_forward_hook(scale) for layer in layers]
+    try:
+        outputs_of(copied, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return copied
+
+
+def _noise(name: str, tensor: Tensor) -> Tensor:
+    """Replace a tensor by noise of the variance that its width asks for."""
+    if not tensor.is_floating_point() or not tensor.isfinite().all():
+        return tensor.clone()
+    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
+    width: int = tensor[0].numel() if tensor.dim() > 1 else 1
+    made = noise / width**0.5 if tensor.dim() > 1 else 0.5 + noise.abs()
+    return made.to(tensor)
 
 
 def _shows(axis: Axis, plan: Plan) -> bool:

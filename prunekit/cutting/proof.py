@@ -19,10 +19,9 @@ from ..axis import Axis
 from ..errors import AdapterError, ParityError
 from ..inputs.subject import Subject
 from ..planning.plan import Plan
-from ..tracing.copies import copy_with
 from ..tracing.graph import trace
 from ..tracing.running import reason
-from .hiding import noise_where_cuts_hide
+from .hiding import lively
 from .outputs import outputs_of
 from .parity import TOLERANCE, compared, run_small
 from .shrink import shrunk
@@ -55,7 +54,7 @@ def proven(subject: Subject) -> Subject:
     adapter = subject.adapter
     if not isinstance(adapter, Seeing):
         return subject
-    noisy = copy_with(subject.model, noise_where_cuts_hide)
+    noisy = lively(subject.model, subject.example)
     specs = axes_of(adapter, subject.model)
     axes = trace(noisy, specs, adapter, subject.example)
     failed = list(_failed(_alike(axes), _Trial(noisy, adapter, subject.example)))

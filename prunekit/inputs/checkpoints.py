@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,10 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
         WeightsError: They do not fit.
     """
     check_fits(model.state_dict(), state, source)
-    model.load_state_dict(state)
+    own = model.state_dict()
+    filled = OrderedDict(state)
+    filled._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]  # some look at it
+    model.load_state_dict(filled)
 
 
 def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:

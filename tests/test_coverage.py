@@ -1,0 +1,82 @@
+"""One small model of many of timm's and torchvision's modules, so that coverage does not rot.
+
+The whole table is made by benchmarks/coverage.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch.utils._pytree import tree_leaves
+from torchvision.models import get_model
+
+from prunekit import load, prune
+
+TIMM = [
+    "convit_tiny",
+    "crossvit_tiny_240",
+    "cs3darknet_focus_s",
+    "cspnext_tiny",
+    "dla46x_c",
+    "dpn48b",
+    "edgenext_xx_small",
+    "efficientformer_l1",
+    "efficientformerv2_s0",
+    "efficientvim_m1",
+    "efficientvit_b0",
+    "efficientvit_m0",
+    "ese_vovnet19b_slim_dw",
+    "eva02_tiny_patch14_224",
+    "fasternet_t0",
+    "ghostnet_050",
+    "gmlp_ti16_224",
+    "hardcorenas_b",
+    "hgnetv2_b0",
+    "hrnet_w18_small",
+    "iformer_t",
+    "inception_next_atto",
+    "lcnetv2_small",
+    "legacy_seresnet18",
+    "levit_128s",
+    "lowformer_b0",
+    "mobilenetv3_small_050",
+    "mobilevit_xxs",
+    "pit_ti_224",
+    "regnety_002",
+    "resnext26ts",
+    "test_byobnet",
+    "test_efficientnet",
+    "test_resnet",
+]
+TORCHVISION = ["mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_0", "mnasnet0_5"]
+
+
+def built(name):
+    torch.manual_seed(0)
+    if name in TORCHVISION:
+        return get_model(name, weights=None, num_classes=10).eval(), torch.randn(1, 3, 64, 64)
+    model = timm.create_model(name, num_classes=10).eval()
+    return model, torch.randn(1, *model.pretrained_cfg["input_size"])
+
+
+@pytest.mark.parametrize("name", [*TIMM, *TORCHVISION])
+def test_a_third_of_it_leaves_exactly(name, tmp_path):
+    model, x = built(name)
+
+    result = prune(model, "magnitude", 0.3, example_input=x, adapter="auto")
+
+    small = result.model
+    assert result.got == pytest.approx(0.3, abs=0.02)
+    assert result.parity.holds
+    assert sum(p.numel() for p in small.parameters()) < 0.75 * sum(
+        p.numel() for p in model.parameters()
+    )
+    result.save(tmp_path / "saved")
+    loaded = load(tmp_path / "saved", model=model, example_input=x)
+    with torch.inference_mode():
+        pairs = zip(tree_leaves(small(x)), tree_leaves(loaded(x)), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+    outputs = tree_leaves(small.train()(x.repeat(2, 1, 1, 1)))
+    sum(out.square().mean() for out in outputs).backward()
+    assert all(p.grad.isfinite().all() for p in small.parameters() if p.grad is not None)
