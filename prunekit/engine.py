@@ -14,7 +14,7 @@ from .inputs.finite import check_finite
 from .keywords import with_keywords
 from .planning.budget import CLOSE_ENOUGH
 from .pruning.further import since_the_start
-from .pruning.job import Job, Outcome, prepare
+from .pruning.job import Job, Outcome, prepare, proved
 from .pruning.sides import Sides, examine, setting
 from .pruning.slices import prune_slices
 from .pruning.watch import Watch
@@ -96,6 +96,7 @@ def prune(
     with watch("build"):
         job = prepare(reopened(request), shared, watch, on_epoch)
         check_finite(job.subject.model, "The model")
+    job = proved(job)
     way = prune_weights if request.level.masks else prune_slices
     try:
         outcome = way(job)

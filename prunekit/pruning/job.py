@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -124,10 +124,6 @@ def prepare(
         PruneError: One of its children; nothing expensive has been done then.
     """
     subject = find_subject(request.source, shared)
-    if not request.level.masks:
-        found = subject
-        with watch("prove"):
-            subject = shared.once("proof", (found.model, found.adapter.name), lambda: proven(found))
     learns = request.informed or request.finetune is not None
     data = None
     if learns or request.evaluate:
@@ -149,6 +145,20 @@ def prepare(
         device = next(subject.model.parameters()).device.type
         check_trainable(subject.model, data.calibration, request.finetune, device)
     return Job(request, subject, data, shared, watch, on_epoch)
+
+
+def proved(job: Job) -> Job:
+    """Leave out what cannot be cut exactly, if the adapter does not know the family.
+
+    Raises:
+        AdapterError: Then there is nothing left.
+    """
+    subject = job.subject
+    if not subject.adapter.guesses or job.request.level.masks:
+        return job
+    with job.watch("prove"):
+        key = subject.model, subject.adapter.name
+        return replace(job, subject=job.shared.once("proof", key, lambda: proven(subject)))
 
 
 def _reader(request: Request) -> str:
