@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vitamin import GeGluMlp
 from torch import nn
 from torch.nn import functional as F
 
@@ -294,6 +296,19 @@ def test_a_family_s_own_adapter_is_the_better_choice():
 
     assert "The adapter 'vit' knows this family" in result.warnings[0]
     assert set(result.kinds.values()) == {"mlp"}
+
+
+def test_variants_that_a_family_refuses_are_looked_at():
+    torch.manual_seed(0)
+    variant = {"mlp_layer": GeGluMlp, "depth": 2, "embed_dim": 48, "num_heads": 2, "img_size": 32}
+    model = VisionTransformer(**variant, num_classes=7)
+
+    result = prune(model, "random", 0.3, example_input=torch.randn(1, 3, 32, 32))
+
+    assert result.recipe["adapter"] == "auto"
+    said = result.warnings[0]
+    assert "is GeGluMlp; expected Mlp" in said
+    assert said.endswith("Until then, the adapter 'auto' is used in its place.")
 
 
 def test_where_blocks_hold_little_all_kinds_are_pruned():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import AdapterError
+from ..errors import AdapterError, PruneError
 from . import ADAPTERS
-from .answers import matches, title
+from .answers import axes_of, matches, title
 from .base import Adapter, check_declared, name_of
 from .wrappers import inside
 
@@ -67,6 +67,24 @@ def find_adapter(adapter: str | Adapter | None, model: nn.Module) -> Adapter:
             "write one for it."
         )
     return found
+
+
+def able(adapter: Adapter, model: nn.Module) -> tuple[Adapter, tuple[str, ...]]:
+    """Return an adapter, or `auto` in its place if it refuses a variant; and a word about that.
+
+    Raises:
+        AdapterError: The adapter failed otherwise.
+    """
+    if adapter.guesses:
+        return adapter, ()
+    try:
+        axes_of(adapter, model)
+    except AdapterError as error:
+        if not isinstance(error.__cause__, PruneError):  # a fault of its own
+            raise
+        told = f"{error.__cause__} Until then, the adapter {ANY!r} is used in its place."
+        return ADAPTERS.get(ANY), (told,)
+    return adapter, ()
 
 
 def knowing(model: nn.Module) -> Adapter | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from ..adapters.answers import axes_of
-from ..adapters.finding import knowing
+from ..adapters.finding import able, knowing
 from ..auto.adapter import Seeing
 from ..axis import Axis
 from ..errors import AdapterError, ParityError
@@ -71,7 +71,7 @@ def proven(subject: Subject) -> Subject:
 def _better(model: nn.Module) -> Iterator[str]:
     """Say which adapter would be the better choice."""
     family = knowing(model)
-    if family is not None:
+    if family is not None and able(family, model)[0] is family:
         yield (
             f"The adapter {family.name!r} knows this family, and its attention too; leave out the "
             "adapter 'auto' to use it."

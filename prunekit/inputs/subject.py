@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..adapters.answers import axes_of, seeing
 from ..adapters.base import Adapter, select
-from ..adapters.finding import find_adapter
+from ..adapters.finding import able, find_adapter
 from ..axis import AxisSpec
 from ..errors import AdapterError, RequestError
 from ..globs import matching
@@ -125,6 +125,9 @@ def find_subject(source: Source, shared: Shared) -> Subject:
         origin, warnings = lineage.weights if lineage else "the caller's", ()
     adapter = find_adapter(source.adapter, model)
     example, spec = _fed(source, model)
+    if source.adapter is None:
+        adapter, notes = able(adapter, model)
+        warnings = (*warnings, *notes)
     adapter = seeing(adapter, model, example)
     return Subject(model, adapter, example, spec, architecture, origin, warnings, lineage)
 
