@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -345,3 +348,12 @@ def test_timms_models_can_still_do_all_they_could(name):
     assert features.shape[1] == small.num_features
     small.reset_classifier(3)
     assert small(x).shape == (2, 3)
+
+
+def test_the_page_about_it_runs():
+    text = (Path(__file__).parents[1] / "docs" / "any_model.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    names = {"__name__": "any_model"}
+    exec(compile(block, "any_model.md", "exec"), names)
+    assert names["result"].parity.holds
+    assert names["result"].model[3].groups == 2
