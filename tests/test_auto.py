@@ -357,3 +357,20 @@ def test_the_page_about_it_runs():
     exec(compile(block, "any_model.md", "exec"), names)
     assert names["result"].parity.holds
     assert names["result"].model[3].groups == 2
+
+
+def test_groups_are_cut_again_as_they_were_cut(tmp_path):
+    prune("resnext26ts", "random", 0.4, weights="random", floor=0.0).save(tmp_path / "once")
+    once = load(tmp_path / "once")
+    names = [n for n, m in once.named_modules() if getattr(m, "groups", 1) != 1]
+
+    again = prune(str(tmp_path / "once"), "random", 0.2, floor=0.0)
+
+    again.save(tmp_path / "again")
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(load(tmp_path / "again")(x), again.model(x))
+    assert names
+    for name in names:  # fewer groups of as many channels, or as many groups of fewer
+        before, after = (model.get_submodule(name) for model in (once, again.model))
+        sizes = [(conv.groups, conv.weight.shape[1]) for conv in (before, after)]
+        assert any(one == other for one, other in zip(*sizes, strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tracing.norms import WHOLE_GROUPS
 from .coupled import STAYS, along, varying
 from .following import Follower, Layers, line
 
@@ -60,27 +61,33 @@ def convolved(follower: Follower, func: Any, given: dict[str, Any], result: Tens
         return
     inputs = _along(follower, value, 1)
     outputs, reads = _along(follower, weight, 0), _along(follower, weight, 1)
-    if groups == 1:
+    before = follower.attribute_of(weight, WHOLE_GROUPS)
+    if groups == 1 and before is None:
         follower.coupled.couple(inputs, reads)
     else:
-        _grouped(follower, inputs.view(groups, -1), reads, outputs.view(groups, -1))
+        inputs, lying = inputs.view(groups, -1), outputs.view(groups, -1)
+        whole = inputs.shape[0] >= inputs.shape[1] if before is None else before
+        _grouped(follower, inputs, reads, lying, whole=whole)
     follower.give(result, [along(outputs, 1, result.shape)])
     if given["bias"] is not None:
         bias = along(_along(follower, given["bias"], 0), 1, result.shape)
         follower.coupled.couple(bias, along(outputs, 1, result.shape))
 
 
-def _grouped(follower: Follower, inputs: Tensor, reads: Tensor, outputs: Tensor) -> None:
-    """Let whole groups leave, or the same channels of every group, whichever is finer.
+def _grouped(
+    follower: Follower, inputs: Tensor, reads: Tensor, outputs: Tensor, *, whole: bool
+) -> None:
+    """Let groups leave, or the same channels of every group.
 
     Args:
         follower: Is told.
         inputs: Numbers of the input's channels, (groups, channels of a group).
         reads: Those that the weight reads, (channels of a group,).
         outputs: Those of the output's channels, (groups, channels of a group).
+        whole: Whether it is the groups that leave.
     """
     coupled = follower.coupled
-    if inputs.shape[0] >= inputs.shape[1]:
+    if whole:
         coupled.keep(reads)
         coupled.couple(inputs[:, :1], inputs)
         coupled.couple(outputs[:, :1], outputs)

@@ -132,6 +132,11 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         """Return the name of the parameter or buffer that a value is, or is a view of."""
         return self._storage.get(value.untyped_storage()._cdata)
 
+    def attribute_of(self, value: Tensor, name: str) -> Any:
+        """Return an attribute of the module whose weight a value is; None if there is none."""
+        owner = (self.owner(value) or "").rpartition(".")[0]
+        return getattr(self._model.get_submodule(owner), name, None)
+
     def multiplied(self, value: Tensor, *, kernel: bool = False) -> None:
         """Note that something was multiplied with a parameter."""
         name = self.owner(value)

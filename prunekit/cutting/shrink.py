@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..adapters.answers import fixup_
@@ -16,6 +17,7 @@ from ..axis import Axis
 from ..planning.left import positions_left, slices_left
 from ..planning.plan import Plan
 from ..tracing.copies import BATCH_NORMS, M, copy_with
+from ..tracing.norms import WHOLE_GROUPS
 
 
 def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> None:
@@ -71,7 +73,7 @@ def _reset_sizes(
         if isinstance(layer, nn.Linear):
             layer.out_features, layer.in_features = layer.weight.shape
         elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            layer.groups = _groups_left(layer, left.get(f"{name}.weight", {}).get(0))
+            _reset_groups(layer, left.get(f"{name}.weight", {}))
             layer.out_channels = layer.weight.shape[0]
             layer.in_channels = layer.groups * layer.weight.shape[1]
         elif isinstance(layer, BATCH_NORMS):
@@ -84,11 +86,16 @@ def _reset_sizes(
             _resize_norm(norm, index.shape[1] * len(plan.kept[axis.name]))
 
 
-def _groups_left(layer: Any, outputs: Tensor | None) -> int:
-    """Return how many groups a convolution has left; some may have gone as a whole."""
-    if layer.groups == 1 or outputs is None:
-        return int(layer.groups)
-    return len((outputs // (layer.out_channels // layer.groups)).unique())
+def _reset_groups(layer: Any, left: Mapping[int, Tensor]) -> None:
+    """Count the groups that a convolution has left, and note whether groups left as a whole."""
+    if layer.groups == 1:
+        return
+    outputs = left.get(0, torch.arange(layer.out_channels))
+    groups = len((outputs // (layer.out_channels // layer.groups)).unique())
+    before = layer.out_channels, layer.in_channels // layer.groups
+    if before != tuple(layer.weight.shape[:2]):
+        setattr(layer, WHOLE_GROUPS, groups < layer.groups)
+    layer.groups = groups
 
 
 def _resize_norm(norm: Any, size: int) -> None:

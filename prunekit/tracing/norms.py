@@ -8,6 +8,10 @@ from torch import nn
 
 from .copies import BATCH_NORMS
 
+# Set on a grouped convolution that was cut: whether groups left as a whole, or channels of each.
+# The numbers of what is left no longer tell, and what is cut again must be cut the same way.
+WHOLE_GROUPS = "_prunekit_whole_groups"
+
 
 def is_norm(module: object) -> bool:
     """Say whether a module's result depends on all its channels together."""
