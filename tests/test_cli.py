@@ -244,8 +244,8 @@ BAD_NAMES = {
     "device": (["--device", "tpu"], "'tpu' is not there"),
     "data": (["--data", "fashion"], "No data set or folder"),
     "unknown-adapter": (
-        ["--arch", "resnet18", "--weights", "random"],
-        "known: vit, swin, convnext",
+        ["--arch", "resnet18", "--weights", "random", "--adapter", "resnet"],
+        "No adapter is called 'resnet'",
     ),
     "ratio-0": (["--ratio", "0"], "between 0 and 1"),
     "ratio-1": (["--ratio", "1"], "between 0 and 1"),

@@ -10,9 +10,7 @@ import numpy as np
 from ..axis import AxisSpec, Places, Tie
 from .coupled import STAYS, Coupled, Place
 from .following import Follower
-
-MLP, CONV, WIDTH = "mlp", "conv", "width"
-KINDS = (MLP, CONV, WIDTH)
+from .words import CONV, MLP, WIDTH
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..adapters.answers import axes_of
 from ..adapters.finding import able, knowing
-from ..auto.adapter import Seeing
+from ..auto.seeing import Seeing
 from ..axis import Axis
 from ..errors import AdapterError, ParityError
 from ..inputs.subject import Subject

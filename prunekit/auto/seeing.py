@@ -1,0 +1,96 @@
+"""Seeing: what `auto` knows of one model, which it has looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..adapters.base import Adapter
+from ..axis import AxisSpec
+from ..errors import AdapterError
+from ..tracing.running import dry_run
+from .axes import axes_found, weights_by_role
+from .following import Follower
+from .rules import rule_of
+from .sizes import Sizes
+from .words import INSIDE, KINDS, NAME
+
+ENOUGH = 0.5  # of a model's parameters; with less in reach, most ratios would be out of it
+
+
+class Seeing(Adapter):
+    """What `auto` knows of one model.
+
+    Attributes:
+        left_out: Names of axes that are not offered.
+    """
+
+    name = NAME
+    kinds = KINDS
+    guesses = True
+
+    def __init__(self, model: nn.Module, example: Tensor, left_out: Collection[str] = ()):
+        self.left_out = frozenset(left_out)
+        self._model, self._example = model, example
+        self._roles: Mapping[str, str] = {}
+        self._found: dict[int, list[AxisSpec]] = {}
+        self._sizes = Sizes(model)
+
+    @property
+    def default_kinds(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What is inside blocks; all there is where that is little of the model."""
+        specs = self.axes(self._model)
+        inside = {t.parameter for s in specs if s.kind in INSIDE for t in s.ties}
+        sizes = {name: tensor.numel() for name, tensor in self._model.named_parameters()}
+        little = sum(sizes.get(name, 0) for name in inside) < ENOUGH * sum(sizes.values())
+        return tuple(kind for kind in KINDS if little or kind in INSIDE)
+
+    def without(self, names: Collection[str]) -> Seeing:
+        """Return the same without some axes."""
+        made = Seeing(self._model, self._example, self.left_out | set(names))
+        made._found, made._roles = self._found, self._roles
+        return made
+
+    def matches(self, model: nn.Module) -> bool:
+        """Say yes, as `auto` does."""
+        return True
+
+    def seeing(self, model: nn.Module, example: Tensor) -> Adapter:
+        """Look at another model."""
+        return Seeing(model, example)
+
+    def axes(self, model: nn.Module) -> list[AxisSpec]:
+        """Declare what goes together and may shrink, of all kinds."""
+        if model is not self._model or not self._found:
+            follower = dry_run(model, self._example[:1], _followed)
+            found = axes_found(follower)
+            if not found:
+                raise AdapterError(
+                    f"Nothing of {type(model).__name__} can shrink: all that it computes reaches "
+                    "the output, or goes through operations that nobody can follow. Write an "
+                    "adapter for it (docs/own_adapter.md)."
+                )
+            self._roles = weights_by_role(follower)
+            if model is self._model:
+                self._found[0] = found
+        else:
+            found = self._found[0]
+        return [spec for spec in found if spec.name not in self.left_out]
+
+    def role(self, parameter: str) -> str:
+        """Return `conv` for weights with a kernel, `mlp` for others that something passes."""
+        if not self._roles:
+            self.axes(self._model)
+        return self._roles.get(parameter, "aux")
+
+    def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:
+        """Reset the sizes that models of timm cache."""
+        self._sizes.reset_(model)
+
+
+def _followed(model: nn.Module, inputs: Tensor) -> Any:
+    follower = Follower(model, rule_of)
+    follower.follow(inputs)
+    return follower
