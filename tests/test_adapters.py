@@ -25,6 +25,7 @@ from prunekit.adapters.answers import (
     unfollowed_by,
 )
 from prunekit.adapters.finding import adapter_for, find_adapter
+from prunekit.axis import Places
 from prunekit.errors import AdapterError, PluginWarning, RegistryError
 from prunekit.registry import Registry
 
@@ -146,6 +147,10 @@ def tied(parameter="up.weight", dim=0, fold=FOLD):
         (AxisSpec("a", "mlp", "up", fold=(32,)), r"folded by \(32,\), which is not a Fold"),
         (AxisSpec("a", "mlp", "up", fold=Fold((32,), (1,))), r"along \(1,\) of the layout \(32,\)"),
         (AxisSpec("a", "mlp", "up", fold=Fold((32, 0))), r"of the layout \(32, 0\)"),
+        (AxisSpec("a", "mlp", "up", fold=Fold((2, 16), (0, 0))), r"along \(0, 0\) of the layout"),
+        (AxisSpec("a", "mlp", "up", fold=Fold((10**9, 10**9))), "which no dimension is as long as"),
+        (tied(fold=Places(32, ((31,), (32,)))), "by 2 rows of places, though its shape is"),
+        (tied(fold=Places(32, ((0, 1), (2,)))), "by 2 rows of places, though its shape is"),
         (tied(fold=Fold((2, 16), (0,), (1,))), r"by taking \(1,\) of the layout \(2, 16\) along"),
         (tied(fold=Fold((2, 16), (1,), (2,))), r"by taking \(2,\) of the layout \(2, 16\)"),
         (AxisSpec("a", "mlp", ties=("up",)), "'up' among its ties, which is not a Tie"),
