@@ -374,3 +374,13 @@ def test_groups_are_cut_again_as_they_were_cut(tmp_path):
         before, after = (model.get_submodule(name) for model in (once, again.model))
         sizes = [(conv.groups, conv.weight.shape[1]) for conv in (before, after)]
         assert any(one == other for one, other in zip(*sizes, strict=True))
+
+
+def test_layers_that_run_in_training_only_are_said():
+    model = net("plain")
+    model.auxiliary = nn.Linear(24, 5)
+
+    found = looked_at(model, torch.randn(IMAGE)).warnings
+
+    assert [line for line in found if line.startswith("Not seen: auxiliary.weight, which")]
+    assert looked_at(net("plain"), torch.randn(IMAGE)).warnings == ()

@@ -33,6 +33,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         coupled: What goes together.
         weights: Names of all parameters that something was multiplied with, in order of use.
         kernels: Those of convolutions that look at more than one position.
+        used: Names of all parameters and buffers that some operation was given.
     """
 
     def __init__(self, model: nn.Module, rule_of: Callable[[Any], Rule | None]):
@@ -48,6 +49,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self.coupled = Coupled({name: tensor.shape for name, tensor in own.items()})
         self.weights: dict[str, None] = {}
         self.kernels: set[str] = set()
+        self.used: set[str] = set()
         self._kept = own  # or a module that replaces a buffer would let another have its identity
         self._own = {id(tensor): name for name, tensor in own.items()}
         self._storage = {tensor.untyped_storage()._cdata: name for name, tensor in own.items()}
@@ -115,6 +117,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         """Return what decides a value's dimensions."""
         name = self._own.get(id(value))
         if name is not None:
+            self.used.add(name)
             return [
                 along(self.coupled.numbers(name, dim), dim, value.shape)
                 for dim, size in enumerate(value.shape)

@@ -25,6 +25,7 @@ class Seeing(Adapter):
 
     Attributes:
         left_out: Names of axes that are not offered.
+        idle: Names of weight matrices that took no part in the forward pass.
     """
 
     name = NAME
@@ -37,6 +38,7 @@ class Seeing(Adapter):
         self._roles: Mapping[str, str] = {}
         self._found: dict[int, list[AxisSpec]] = {}
         self._sizes = Sizes(model)
+        self.idle: tuple[str, ...] = ()
 
     @property
     def default_kinds(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -73,6 +75,8 @@ class Seeing(Adapter):
                     "adapter for it (docs/own_adapter.md)."
                 )
             self._roles = weights_by_role(follower)
+            matrices = (name for name, tensor in model.named_parameters() if tensor.dim() > 1)
+            self.idle = tuple(name for name in matrices if name not in follower.used)
             if model is self._model:
                 self._found[0] = found
         else:

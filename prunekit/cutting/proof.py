@@ -64,8 +64,18 @@ def proven(subject: Subject) -> Subject:
             f"Nothing of {type(subject.model).__name__} can shrink: {failed[0].reason}. Write an "
             "adapter for it (docs/own_adapter.md), and register it or pass it as adapter."
         )
-    said = (*subject.warnings, *_better(subject.model), *_told(failed))
+    said = (*subject.warnings, *_better(subject.model), *_idle(adapter), *_told(failed))
     return replace(subject, adapter=left, warnings=said)
+
+
+def _idle(adapter: Seeing) -> Iterator[str]:
+    """Say which layers nothing is known of, such as heads that run in training only."""
+    if adapter.idle:
+        more = f" and {len(adapter.idle) - NAMED} more" if len(adapter.idle) > NAMED else ""
+        yield (
+            f"Not seen: {', '.join(adapter.idle[:NAMED])}{more}, which take no part in evaluation; "
+            "if they do in training, take them off before the small model is trained."
+        )
 
 
 def _better(model: nn.Module) -> Iterator[str]:
