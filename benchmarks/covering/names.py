@@ -10,6 +10,7 @@ from torch import nn
 TORCHVISION = "torchvision:"
 SEGMENTS = ("deeplabv3", "fcn", "lraspp")
 INPUT = (3, 224, 224)  # of torchvision's models
+LARGER = {"inception_v3": (3, 299, 299)}  # whose auxiliary head needs it
 
 
 def all_names(pattern: str = "") -> list[str]:
@@ -48,7 +49,7 @@ def build(name: str, **arguments: Any) -> tuple[nn.Module, tuple[int, int, int]]
         more = {"weights_backbone": None} if plain.startswith(SEGMENTS) else {}
         if plain in ("googlenet", "inception_v3"):
             more["init_weights"] = False
-        return get_model(plain, weights=None, **more, **arguments), INPUT
+        return get_model(plain, weights=None, **more, **arguments), LARGER.get(plain, INPUT)
     import timm
 
     model = timm.create_model(name, **arguments)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from torch import Tensor, nn
 
@@ -25,7 +25,8 @@ class Seeing(Adapter):
 
     Attributes:
         left_out: Names of axes that are not offered.
-        idle: Names of weight matrices that took no part in the forward pass.
+        idle: Names of weight matrices that took no part in the forward pass, not even in that of
+            a model that trains.
     """
 
     name = NAME
@@ -75,8 +76,7 @@ class Seeing(Adapter):
                     "adapter for it (docs/own_adapter.md)."
                 )
             self._roles = weights_by_role(follower)
-            matrices = (name for name, tensor in model.named_parameters() if tensor.dim() > 1)
-            self.idle = tuple(name for name in matrices if name not in follower.used)
+            self.idle = _idle(model, follower)
             if model is self._model:
                 self._found[0] = found
         else:
@@ -94,7 +94,35 @@ class Seeing(Adapter):
         self._sizes.reset_(model)
 
 
-def _followed(model: nn.Module, inputs: Tensor) -> Any:
+def _followed(model: nn.Module, inputs: Tensor) -> Follower:
+    """Follow a model as it evaluates, and the heads that only run while it trains."""
     follower = Follower(model, rule_of)
     follower.follow(inputs)
+    if _idle(model, follower):
+        with _training(model, _idle(model, follower)), suppress(Exception):  # it stays idle then
+            follower.follow(inputs)
     return follower
+
+
+def _idle(model: nn.Module, follower: Follower) -> tuple[str, ...]:
+    """Return the names of weight matrices that took no part so far."""
+    matrices = (name for name, tensor in model.named_parameters() if tensor.dim() > 1)
+    return tuple(name for name in matrices if name not in follower.used)
+
+
+@contextmanager
+def _training(model: nn.Module, idle: Collection[str]) -> Iterator[None]:
+    """Tell the modules that hold idle weights that they train, and no other: not their layers."""
+    holders = [
+        module
+        for name, module in model.named_modules()
+        if any(weight.startswith(f"{name}." if name else "") for weight in idle)
+        and next(module.children(), None) is not None
+    ]
+    try:
+        for module in holders:
+            module.training = True
+        yield
+    finally:
+        for module in holders:
+            module.training = False
