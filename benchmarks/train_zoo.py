@@ -104,7 +104,7 @@ ZOO = {
             "stem_width": 32,
         },
         "input_size": [1, 40, 40],
-        "recipe": {"epochs": 14, "lr": 4e-3, "mixed_precision": "no"},
+        "recipe": {"epochs": 14, "lr": 4e-3, "mixed_precision": "no", "channels_last": True},
     },
     "mobilenet_micro": {
         "class": "timm.models.efficientnet.EfficientNet",
@@ -121,7 +121,7 @@ ZOO = {
             "act_layer": "silu",
         },
         "input_size": [1, 40, 40],
-        "recipe": {"epochs": 14, "lr": 4e-3, "mixed_precision": "no"},
+        "recipe": {"epochs": 14, "lr": 4e-3, "mixed_precision": "no", "channels_last": True},
     },
 }
 MEAN, STD = 0.2860, 0.3530  # of the training images, scaled to [0, 1]
@@ -180,6 +180,8 @@ def build(entry: dict) -> torch.nn.Module:
 
 def train(model, images, recipe, seed, state: Path) -> torch.nn.Module:
     """Run the recipe, saving all state after each epoch; return the averaged model."""
+    if recipe.get("channels_last"):  # twice as fast for convolutions on CPU
+        model = model.to(memory_format=torch.channels_last)
     accelerator = accelerate.Accelerator(
         mixed_precision=recipe["mixed_precision"],
         cpu=not torch.cuda.is_available(),
@@ -205,6 +207,8 @@ def train(model, images, recipe, seed, state: Path) -> torch.nn.Module:
         model.train()
         for x, y in batches(images, recipe["batch_size"], seed=seed * 1000 + epoch):
             x, y = augment(x.to(accelerator.device)), y.to(accelerator.device)
+            if recipe.get("channels_last"):
+                x = x.contiguous(memory_format=torch.channels_last)
             with accelerator.autocast():
                 logits = model(x)
             loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe["label_smoothing"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def build_from(card: Mapping[str, Any]) -> nn.Module:
     cls = _class(card["class"])
     args = {
         name: _class(value) if isinstance(value, str) and value.startswith(TIMM) else value
-        for name, value in card["args"].items()
+        for name, value in copy.deepcopy(card["args"]).items()  # timm empties what describes blocks
     }
     model: Any = cls(**args)
     model.pretrained_cfg = {key: card[key] for key in ("input_size", "mean", "std")}
