@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(found) + "\n" for found in done.values()))
     missing = [name for name in names if name not in done]
+    random.Random(args.seed).shuffle(missing)  # so that a part of the table stands for all of it
     with ThreadPoolExecutor(args.jobs) as pool, path.open("a") as file:
         for found in pool.map(lambda name: work(name, args.seed), missing):
             print(json.dumps(found), file=file, flush=True)

@@ -131,7 +131,7 @@ def measure(name: str, repair: str, count: int) -> dict:
     blocks = adapter.blocks(dense)
     before = resident()
     began = time.perf_counter()
-    gains = repair_(small, dense, axes, plan, REPAIRS.get(repair), blocks, images)
+    gains = repair_(small, dense, axes, plan, REPAIRS.get(repair), blocks, images).layers
     seconds = time.perf_counter() - began
     memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     held: list[int] = []

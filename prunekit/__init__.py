@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .finetuning import finetune
     from .planning.plan import Plan
     from .recovery.recipes import Recipe
-    from .repairs.base import Layer, Repair, repair
+    from .repairs.base import Repair, repair
+    from .repairs.given import Layer, Norm
     from .result import Result
     from .weights.semistructured import to_semi_structured
 
@@ -29,8 +30,9 @@ _HOMES = {
     "Criterion": "criteria.base",
     "Fold": "axis",
     "Grid": "comparison.grid",
-    "Layer": "repairs.base",
+    "Layer": "repairs.given",
     "Member": "axis",
+    "Norm": "repairs.given",
     "Plan": "planning.plan",
     "ParityError": "errors",
     "PruneError": "errors",
@@ -56,6 +58,7 @@ __all__ = [
     "Grid",
     "Layer",
     "Member",
+    "Norm",
     "ParityError",
     "Plan",
     "PruneError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -24,6 +24,8 @@ from .request import Options, Request
 from .result import Result
 from .reuse import reopened
 from .shared import Shared
+
+NAMED = 3  # layers in a line
 
 
 @with_keywords(Options, Request)
@@ -136,7 +138,26 @@ def _result(job: Job, outcome: Outcome, sides: Sides) -> Result:
         masks=outcome.masks,
         sparsity=outcome.sparsity,
     )
-    return replace(result, warnings=(*result.warnings, *_misses(result)))
+    return replace(
+        result, warnings=(*result.warnings, *_misses(result), *_unrepaired(request, result))
+    )
+
+
+def _unrepaired(request: Request, result: Result) -> Iterator[str]:
+    """Say what the repairs could not do."""
+    last = result.rounds[-1]
+    reasons: dict[str, list[str]] = {}
+    for layer, reason in last.unrepaired.items():
+        reasons.setdefault(reason, []).append(layer)
+    for reason, layers in reasons.items():
+        more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
+        yield f"Not repaired: {', '.join(layers[:NAMED])}{more}, since {reason}."
+    for repair in request.mending:
+        if repair.needs == "norms" and not last.recalibrated:
+            yield (
+                f"Repair {repair.name!r} had nothing to do: the model has no BatchNorm with "
+                "running statistics."
+            )
 
 
 def _misses(result: Result) -> list[str]:

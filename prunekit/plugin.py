@@ -87,10 +87,10 @@ class FunctionPlugin:
 
     def __post_init__(self) -> None:
         """Refuse what could never be called, while its author is looking."""
-        if not isinstance(self.name, str) or not self.name or set(self.name) & set(":,= "):
+        if not isinstance(self.name, str) or not self.name or set(self.name) & set(":,+= "):
             raise self.error(
                 f"A {self.noun} got the name {shown(self.name)}; expected a word without spaces, "
-                f'colons, commas and equals signs: @{self.noun}("mine").'
+                f'colons, commas, plus and equals signs: @{self.noun}("mine").'
             )
         if not callable(self.function):
             raise self.error(f"{self.title} is {shown(self.function)}; expected a function.")

@@ -160,7 +160,7 @@ def _proof(report: Report) -> tuple[str, str]:
 def _repair(recipe: Mapping[str, Any]) -> str:
     if recipe["repair"] == "none":
         return ""
-    options = ",".join(f"{k}={v}" for k, v in recipe["repair_options"].items())
+    options = ",".join(f"{key}={value}" for key, value in recipe["repair_options"].items())
     return f"repair {recipe['repair']}{':' if options else ''}{options}, "
 
 
@@ -171,14 +171,23 @@ def _steps(report: Report) -> str:
 
 def _gain(report: Report) -> str:
     """Say what the repairs of all rounds did to the layers they touched."""
-    gains = [gain for one in report["rounds"] for gain in one["repaired"].values()]
-    if not gains:
-        return f"{report['recipe']['repair']}: nothing to refit"
-    before, after = (statistics.mean(gain[side] for gain in gains) for side in ("before", "after"))
-    return (
-        f"{report['recipe']['repair']} on {report['recipe']['calibration']} images: mean error of "
-        f"{len(gains)} refits {before:.2%} to {after:.2%} of the outputs' variance"
-    )
+    rounds = report["rounds"]
+    gains = [gain for one in rounds for gain in one["repaired"].values()]
+    shifts = [shift for one in rounds for shift in one.get("recalibrated", {}).values()]
+    said = []
+    if gains:
+        before, after = (statistics.mean(g[side] for g in gains) for side in ("before", "after"))
+        refits = f"mean error of {len(gains)} refits"
+        said.append(f"{refits} {before:.2%} to {after:.2%} of the outputs' variance")
+    if shifts:
+        said.append(
+            f"means of {len(shifts)} BatchNorms were off by {statistics.mean(shifts):.2f} standard "
+            "deviations"
+        )
+    if not said:
+        return f"{report['recipe']['repair']}: nothing to repair"
+    images = report["recipe"]["calibration"]
+    return f"{report['recipe']['repair']} on {images} images: {'; '.join(said)}"
 
 
 def _training(report: Report) -> str:

@@ -24,8 +24,8 @@ from .plugin import configured
 from .recovery.recipes import Recipe, settings_of
 from .recovery.training.setting import check_installed
 from .registry import unknown
-from .repairs import REPAIRS
 from .repairs.base import Repair
+from .repairs.chain import Spec, chained, named, options_of
 from .weights.granularity import Granularity, check_applies
 
 DEFAULT_RATIO = 0.5
@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
     granularity: str
     by: By
     scope: Scope | None
-    repair: str | Repair
+    repair: Spec
     axes: Sequence[str] | None
     include: Sequence[str]
     exclude: Sequence[str]
@@ -76,7 +76,7 @@ class Request:
     granularity: str = "slice"
     by: By = "params"
     scope: Scope | None = None
-    repair: str | Repair = "none"
+    repair: Spec = "none"
     axes: Sequence[str] | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -140,9 +140,9 @@ class Request:
         return configure(self.criterion, self.seed)
 
     @cached_property
-    def mending(self) -> Repair:
-        """The repair, with its options."""
-        return configured(REPAIRS, self.repair)
+    def mending(self) -> tuple[Repair, ...]:
+        """The repairs, one after the other, with their options."""
+        return chained(self.repair)
 
     @cached_property
     def level(self) -> Granularity:
@@ -168,7 +168,8 @@ class Request:
     @property
     def informed(self) -> bool:
         """Whether the criterion or the repair looks at images."""
-        return self.chosen.needs != "nothing" or self.mending.needs != "nothing"
+        needs = {self.chosen.needs, *(repair.needs for repair in self.mending)}
+        return needs != {"nothing"}
 
     @property
     def needs_labels(self) -> bool:
@@ -188,8 +189,8 @@ class Request:
             "options": dict(self.chosen.options),
             "granularity": self.level.text,
             "scope": None if patterned else self.competes_in,
-            "repair": self.mending.name,
-            "repair_options": dict(self.mending.options),
+            "repair": named(self.mending),
+            "repair_options": options_of(self.mending),
             "include": list(self.include),
             "exclude": list(self.exclude),
             "ratio": None if patterned else self.fraction,
@@ -226,7 +227,7 @@ _EXPECTED: Mapping[str, tuple[Any, str]] = {
     "ratio": ((numbers.Real, type(None)), "a number between 0 and 1"),
     "granularity": (str, "slice, weight or n:m"),
     "by": (str, f"one of {', '.join(get_args(By))}"),
-    "repair": ((str, Repair), "a name or a Repair"),
+    "repair": ((str, Repair, list, tuple), "a name, a Repair, or several of them"),
     "floor": (numbers.Real, "a number from 0 to 1"),
     "multiple": (numbers.Integral, "a whole number"),
     "steps": (numbers.Integral, "a whole number"),

@@ -13,7 +13,7 @@ from .cutting.parity import Parity
 from .inputs.architectures import Architecture
 from .measuring.counting import Stats
 from .planning.plan import Plan
-from .recovery.reconstruct import Repaired
+from .recovery.gains import Repaired
 from .recovery.training.history import Trained
 from .weights.masking import Masking
 from .weights.masks import MaskPlan
@@ -28,6 +28,8 @@ class Round:
         asked: The fraction of the budget to be gone after it.
         parity: The comparison of what was cut with what was masked; None if nothing was cut.
         repaired: Layer, or axis of queries and keys, to what its repair gained.
+        recalibrated: BatchNorm to how far its running mean was off, see `Mended`.
+        unrepaired: Layer that lost inputs and could not be repaired, to the reason.
         trained: How the training after it went; None without any.
         masking: The proof that what was masked is zero; None if nothing was.
     """
@@ -35,6 +37,8 @@ class Round:
     asked: float
     parity: Parity | None
     repaired: Mapping[str, Repaired] = field(default_factory=dict)
+    recalibrated: Mapping[str, float] = field(default_factory=dict)
+    unrepaired: Mapping[str, str] = field(default_factory=dict)
     trained: Trained | None = None
     masking: Masking | None = None
 

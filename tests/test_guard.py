@@ -16,7 +16,8 @@ from prunekit.criteria import CRITERIA
 from prunekit.criteria.base import Criterion
 from prunekit.errors import CriterionError, RepairError, TamperedError
 from prunekit.guard import SAMPLE, reading_only
-from prunekit.repairs.base import Product, Repair
+from prunekit.repairs.base import Repair
+from prunekit.repairs.given import Product
 from prunekit.shared import Shared
 from prunekit.statistics import gather
 from prunekit.testing import example_axes, example_layer

@@ -14,7 +14,8 @@ from prunekit.criteria.base import Criterion, criterion
 from prunekit.errors import CriterionError, PruneError, RegistryError, RepairError, described
 from prunekit.plugin import configured, shown
 from prunekit.repairs import REPAIRS
-from prunekit.repairs.base import Product, Repair
+from prunekit.repairs.base import Repair
+from prunekit.repairs.given import Product
 from prunekit.testing import example_axes, example_layer
 
 

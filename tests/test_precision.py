@@ -68,7 +68,7 @@ def test_repairs_help_as_in_single_precision_and_keep_the_model_s_own(family, dt
         plan, adapter = random_plan(axes, 0.4), adapter_of(family)
         small = shrunk(large, axes, plan, adapter).eval()
         blocks, images = adapter.blocks(large), images_of(example)
-        gains.append(repair_(small, large, axes, plan, REPAIRS.get(name), blocks, images))
+        gains.append(repair_(small, large, axes, plan, REPAIRS.get(name), blocks, images).layers)
         assert {p.dtype for p in small.parameters()} == {next(large.parameters()).dtype}
     for layer, gain in gains[0].items():
         assert gain.after == pytest.approx(gains[1][layer].after, rel=0.05, abs=0.01), layer

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ATTENTIVE, FAMILIES, TOYS, adapter_of, kinds_of, of_kind, random_plan, traced
 from references import least_squares, logits_error
+from timm.layers import Conv2dSame, ScaledStdConv2d
 from torch import nn
 
 from prunekit import prune, repair
@@ -19,9 +20,11 @@ from prunekit.errors import AdapterError, DataError, RepairError
 from prunekit.planning.left import positions_left
 from prunekit.recovery.reconstruct import repair_
 from prunekit.repairs import REPAIRS
-from prunekit.repairs.base import Product, Repair
+from prunekit.repairs.base import Repair
+from prunekit.repairs.given import Product
 from prunekit.repairs.lstsq import RIDGES, low_rank
-from prunekit.statistics.covariance import Covariance, patches, rows
+from prunekit.statistics.covariance import Covariance
+from prunekit.statistics.unfolding import NoLinearMap, patches, rows
 from prunekit.statistics.walk import Walk
 from prunekit.testing import example_layer, repair_checks
 
@@ -42,7 +45,7 @@ def repaired(name, kind, repair=LSTSQ, ratio=0.4, blocks=None, data=None):
     plan = random_plan(axes, ratio)
     small = shrunk(model, axes, plan, adapter).eval()
     blocks = adapter.blocks(model) if blocks is None else blocks
-    gains = repair_(small, model, axes, plan, repair, blocks, data or images(name))
+    gains = repair_(small, model, axes, plan, repair, blocks, data or images(name)).layers
     return model, small, axes, plan, gains
 
 
@@ -347,14 +350,26 @@ def test_halves_are_whole_images():
         nn.Conv2d(3, 5, 3, stride=2, padding=1),
         nn.Conv2d(3, 5, 2, dilation=3),
         nn.Conv2d(3, 5, 1, bias=False),
+        nn.Conv2d(4, 6, 3, groups=2, padding=1, stride=2),
+        nn.Conv2d(4, 8, (3, 2), groups=4, dilation=(1, 2), stride=(2, 1)),
+        nn.Conv2d(3, 5, 3, padding="same", dilation=2),
+        nn.Conv2d(3, 5, 3, padding="valid"),
+        nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect"),
+        Conv2dSame(3, 5, 3, stride=2),
+        nn.Conv1d(3, 5, 3, padding=1),
+        nn.Conv3d(3, 5, 2, stride=2),
     ],
     ids=str,
 )
 def test_a_layer_is_the_linear_map_of_its_patches(layer):
-    x = torch.randn(2, 4, 6) if isinstance(layer, nn.Linear) else torch.randn(2, 3, 8, 8)
+    sizes = {nn.Linear: (2, 4, 6), nn.Conv1d: (2, 3, 8), nn.Conv3d: (2, 3, 6, 6, 6)}
+    channels = getattr(layer, "in_channels", 3)
+    x = torch.randn(sizes.get(type(layer), (2, channels, 8, 9)))
     expected = rows(layer, layer(x))
-    found = patches(layer, x) @ layer.weight.flatten(1).T
-    found = found if layer.bias is None else found + layer.bias
+    groups = getattr(layer, "groups", 1)
+    weight = layer.weight.reshape(groups, len(layer.weight) // groups, -1)
+    found = patches(layer, x) @ weight.mT
+    found = found if layer.bias is None else found + layer.bias.view(groups, 1, -1)
     torch.testing.assert_close(found, expected)
 
 
@@ -390,8 +405,11 @@ def test_everything_that_misses_inputs_is_repaired_once_and_in_order(family):
         and tensor.endswith("weight")
     }
     assert misses <= set(gains)
-    assert set(gains) - misses == {a.name for a in axes if a.spec.product}
-    order = [name for name, _ in model.named_modules() if name in misses]
+    order = [name for name, _ in model.named_modules()]
+    first = order.index(next(name for name in order if name in misses))
+    depthwise = {n for n in order[first:] if getattr(model.get_submodule(n), "groups", 1) > 1}
+    assert set(gains) - misses == {a.name for a in axes if a.spec.product} | depthwise
+    order = [name for name in order if name in misses]
     assert [name for name in gains if name in misses] == order
 
 
@@ -479,7 +497,7 @@ def test_only_queries_and_keys_that_were_cut_are_mixed():
     kept = {a.name: plan.kept[a.name] if a in whole else tuple(range(a.size)) for a in axes}
     plan = replace(plan, kept=kept)
     small = shrunk(model, axes, plan, adapter_of("vit")).eval()
-    gains = repair_(small, model, axes, plan, LSTSQ, ["blocks.0", "blocks.1"], images("vit"))
+    gains = repair_(small, model, axes, plan, LSTSQ, ["blocks.0", "blocks.1"], images("vit")).layers
     assert "blocks.0.attn.qk" in gains
     assert "blocks.1.attn.qk" not in gains
 
@@ -573,12 +591,9 @@ def test_blocks_that_are_no_chain_are_refused():
         repaired("vit", "mlp", blocks=["blocks.0", "blocks.1.mlp"])
 
 
-@pytest.mark.parametrize(
-    "layer", [nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, padding_mode="reflect", padding=1)]
-)
-def test_a_convolution_that_is_no_plain_one_is_refused(layer):
-    with pytest.raises(AdapterError, match=r"Conv2d.*--exclude"):
-        patches(layer, torch.randn(1, 4, 8, 8))
+def test_a_layer_that_computes_its_weight_is_no_linear_map_of_its_own():
+    with pytest.raises(NoLinearMap, match="computes its weight from the parameter"):
+        patches(ScaledStdConv2d(4, 4, 3), torch.randn(1, 4, 8, 8))
 
 
 @pytest.mark.parametrize("ridge", [-1.0])

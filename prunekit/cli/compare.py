@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--arch", type=words, help="names of the zoo, aliases, or any timm names")
     add("--criterion", type=specs, help="names, with options if any; or all (dimap)")
     add("--scope", type=words, help="axis, kind, model, or own: the criterion's (own)")
-    add("--repair", type=specs, help="none, bias, lstsq (none)")
+    add("--repair", type=specs, help="none, bias, lstsq, recalibrate, or with a + between (none)")
     add("--axes", type=words, help="sets of kinds, such as mlp+head,mlp+head_dim (default)")
     add("--by", type=words, help="params, macs, slices (params)")
     add("--ratio", type=numbers, help="fractions of the whole model to remove (0.5)")

@@ -22,7 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
     add("--by", default="params", help="what it counts: params, macs or slices (params)")
     add("--scope", help="where slices compete: axis, kind or model (the criterion's own)")
-    add("--repair", default="none", help="adjusts what stays: none, bias or lstsq (none)")
+    add(
+        "--repair",
+        default="none",
+        help="adjusts what stays: none, bias, lstsq, recalibrate, or lstsq,recalibrate (none)",
+    )
     add("--axes", type=words, help="kinds that may shrink: mlp,head,head_dim,width")
     add("--include", type=words, default=(), help="globs on axis names, comma-separated")
     add("--exclude", type=words, default=(), help="globs on axis names, comma-separated")

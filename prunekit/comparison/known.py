@@ -19,9 +19,8 @@ from ..errors import DataError
 from ..inputs.data import fingerprint
 from ..inputs.subject import find_images, find_subject
 from ..measuring.provenance import versions
-from ..plugin import configured
 from ..recovery.recipes import settings_of
-from ..repairs import REPAIRS
+from ..repairs.chain import chained
 from ..shared import Shared
 from .cell import Cell
 from .grid import Grid
@@ -80,7 +79,7 @@ def find_out(grid: Grid, arch: str, shared: Shared) -> Known:
 
 def determinants(cell: Cell, grid: Grid, known: Known) -> dict[str, Any]:
     """Return everything that the result of a cell depends on, as plain data."""
-    criterion, repair = grid.criterion_of(cell.criterion), configured(REPAIRS, cell.repair)
+    criterion, repairs = grid.criterion_of(cell.criterion), chained(cell.repair)
     recipe = grid.recipe_of(cell.finetune)
     settings, informed = grid.settings, grid.is_informed(cell)
     return {
@@ -95,7 +94,7 @@ def determinants(cell: Cell, grid: Grid, known: Known) -> dict[str, Any]:
         "weights": known.weights,
         "data": known.data,
         "adapter": known.adapter,
-        "plugins": [source_of(criterion.function), source_of(repair.function)],
+        "plugins": [source_of(plugin.function) for plugin in (criterion, *repairs)],
         "device": known.device,
         "versions": versions() | ({"accelerate": version("accelerate")} if recipe else {}),
     }

@@ -101,6 +101,8 @@ class RoundEntry(TypedDict):
     repaired: dict[str, Gain]
     trained: TrainedEntry | None
     masking: NotRequired[MaskingEntry | None]  # which reports did not always have
+    recalibrated: NotRequired[dict[str, Amount]]
+    unrepaired: NotRequired[dict[str, Text]]
 
 
 @OPEN

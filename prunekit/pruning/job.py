@@ -165,6 +165,6 @@ def _reader(request: Request) -> str:
     """Name what looks at training images."""
     if request.chosen.needs != "nothing":
         return f"Criterion {request.chosen.name!r}"
-    if request.mending.needs != "nothing":
-        return f"Repair {request.mending.name!r}"
+    for repair in (one for one in request.mending if one.needs != "nothing"):
+        return f"Repair {repair.name!r}"
     return "Fine-tuning"

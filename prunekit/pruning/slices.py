@@ -18,10 +18,11 @@ from ..planning.budget import Budget, By, Term
 from ..planning.plan import NothingToRemove, Plan, make_plan
 from ..planning.prices import priced
 from ..planning.rounds import combine
-from ..recovery.reconstruct import repair_
+from ..recovery.mend import mend_
 from ..result import Round
 from ..shared import Shared
 from ..statistics import gather
+from ..tracing.chain import chain_of
 from ..tracing.graph import trace
 from .job import REPAIR_BATCH, SCORING_BATCH, Job, Outcome
 
@@ -198,14 +199,16 @@ def _carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
         small = shrunk(subject.model, axes, plan, subject.adapter).eval()
     with job.watch("verify"):
         done = Round(plan.asked, verify(reference, small))
-    repair = job.request.mending
-    if repair.needs == "nothing":
+    chain = job.request.mending
+    if all(repair.needs == "nothing" for repair in chain):
         return small, done
     with job.watch("repair"):
-        blocks = blocks_of(subject.adapter, subject.model)
-        images = job.drawn(REPAIR_BATCH)
-        gains = repair_(small, subject.model, axes, plan, repair, blocks, images)
-    return small, replace(done, repaired=gains)
+        model, adapter = subject.model, subject.adapter
+        blocks = blocks_of(adapter, model) or chain_of(model, subject.example)
+        found = mend_(small, model, axes, plan, chain, blocks, job.drawn(REPAIR_BATCH))
+    return small, replace(
+        done, repaired=found.layers, recalibrated=found.norms, unrepaired=found.left
+    )
 
 
 def _together(first: Cut, last: Cut) -> Cut:

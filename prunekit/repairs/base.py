@@ -1,4 +1,4 @@
-"""What a repair is: a named function from a layer and its inputs to its new weights."""
+"""What a repair is: a named function from what a layer has lost to what it becomes."""
 
 from __future__ import annotations
 
@@ -14,103 +14,12 @@ from ..guard import reading_only
 from ..plugin import Allowed, FunctionPlugin, calling, shown
 from ..registry import unknown
 from . import REPAIRS
+from .given import Layer, Norm, Product
 
-Need = Literal["nothing", "moments"]
+Need = Literal["nothing", "moments", "norms"]
 NEEDS: tuple[Need, ...] = get_args(Need)
 INPUTS = ("repaired", "dense")
-CONSTANT = 1e-10  # of the mean square; a smaller variance is rounding
 Affine: TypeAlias = tuple[Tensor, Tensor | None]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A linear map whose inputs are not what they were, as a regression problem; in float64.
-
-    A convolution is the linear map of its unfolded patches.
-
-    Attributes:
-        name: The layer's qualified name.
-        weight: What stays of it, (outputs, inputs).
-        bias: (outputs,), or None if the layer has none; then None must come back.
-        input_mean: Mean of the inputs that stay, (inputs,).
-        output_mean: Mean of the dense layer's outputs, (outputs,).
-        output_variance: Their variance, (outputs,).
-        covariance: Of the inputs that stay, (inputs, inputs).
-        cross: Covariance of the dense layer's outputs and the inputs that stay,
-            (outputs, inputs).
-        halves: The same for either half of the images, to try out on one what was found on the
-            other; empty if there is but one image.
-    """
-
-    name: str
-    weight: Tensor
-    bias: Tensor | None
-    input_mean: Tensor
-    output_mean: Tensor
-    output_variance: Tensor
-    covariance: Tensor
-    cross: Tensor
-    halves: tuple[Layer, ...] = ()
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors it has, by what they are in words."""
-        own = {
-            "the weight": self.weight,
-            "the bias": self.bias,
-            "the input mean": self.input_mean,
-            "the output mean": self.output_mean,
-            "the output variance": self.output_variance,
-            "the covariance": self.covariance,
-            "the cross covariance": self.cross,
-        }
-        found = {f"{what} of {self.name!r}": t for what, t in own.items() if t is not None}
-        for number, half in enumerate(self.halves):
-            parts = half.tensors.items()
-            found |= {f"{what} (half {number} of the images)": tensor for what, tensor in parts}
-        return found
-
-    def error(self, weight: Tensor, bias: Tensor | None) -> float:
-        """Return the mean squared error of an affine map, relative to the outputs' variance.
-
-        Where the outputs do not vary, as with one image, it is relative to their mean square.
-        """
-        offset = self.output_mean - weight @ self.input_mean - (0 if bias is None else bias)
-        explained = ((weight @ self.covariance) * weight).sum(1) - 2 * (weight * self.cross).sum(1)
-        error = (self.output_variance + explained + offset.square()).clamp(min=0).sum()
-        variance, square = self.output_variance.sum(), self.output_mean.square().sum()
-        scale = variance if variance > CONSTANT * square else square
-        return float(error / scale.clamp(min=1e-30))
-
-
-@dataclass(frozen=True)
-class Product:
-    """The logits of one attention head, whose queries and keys lose dimensions; in float64.
-
-    Attributes:
-        name: The axis' name.
-        queries: Second moment of the dense queries, (dim, dim).
-        keys: Covariance of the dense keys, (dim, dim).
-        kept: Which dimensions stay, (rank,).
-    """
-
-    name: str
-    queries: Tensor
-    keys: Tensor
-    kept: Tensor
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors it has, by what they are in words."""
-        own = {"the queries": self.queries, "the keys": self.keys, "what is kept": self.kept}
-        return {f"{what} of {self.name!r}": tensor for what, tensor in own.items()}
-
-    def error(self, left: Tensor, right: Tensor) -> float:
-        """Return the mean squared error of (left q) . (right k), relative to that of zero."""
-        lost = torch.eye(len(self.keys)).to(self.keys) - left.T @ right
-        total = (self.queries * self.keys).sum().clamp(min=1e-30)
-        error = ((lost @ self.keys @ lost.T) * self.queries).sum()
-        return float((error / total).clamp(min=0))  # rounding may make it less
 
 
 @dataclass(frozen=True)
@@ -119,8 +28,10 @@ class Repair(FunctionPlugin):
 
     Attributes:
         name: What it is registered under.
-        function: From a Layer, and its options as keywords, to weight and bias.
-        needs: `moments` of the calibration images, or `nothing` if it changes nothing.
+        function: From a Layer, and its options as keywords, to weight and bias; of one that needs
+            `norms`, from a Norm to running mean and variance.
+        needs: `moments` of what layers read and return; `norms`, the statistics of what reaches
+            each BatchNorm; or `nothing` if it changes nothing.
         product: From a Product to the two (rank, dim) maps that replace its queries and keys;
             None leaves logits alone.
         follows: Whether it is also given layers that lost nothing themselves, but run after some
@@ -176,6 +87,45 @@ class Repair(FunctionPlugin):
                 )
             self.check_finite(layer.name, dtype, weight, bias)
             return weight.to(layer.weight), None if bias is None else bias.to(layer.weight)
+
+    def restate(self, norm: Norm, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Compute a BatchNorm's new running mean and variance.
+
+        Args:
+            norm: What reaches it.
+            dtype: What it holds its statistics in.
+
+        Raises:
+            RepairError: The function failed, or it returned another shape, something that is not
+                finite, or a negative variance.
+            TamperedError: It wrote to what the norm holds.
+        """
+        with reading_only(self.title, lambda: norm.tensors):
+            return self.restate_unguarded(norm, dtype)
+
+    def restate_unguarded(
+        self, norm: Norm, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """Compute a BatchNorm's new statistics; the function could write to what there is.
+
+        Raises:
+            RepairError: As above.
+        """
+        with torch.no_grad(), calling(self.title, self.name, RepairError):
+            mean, variance = self._pair(self.function(norm, **self.options), norm.name)
+            expected = _shape(norm.mean)
+            if (_shape(mean), _shape(variance)) != (expected, expected):
+                raise RepairError(
+                    f"{self.title} returned statistics of shapes {_shape(mean)} and "
+                    f"{_shape(variance)} for {norm.name!r}; expected {expected} for both."
+                )
+            self.check_finite(norm.name, dtype, mean, variance)
+            if bool((variance < 0).any()):
+                raise RepairError(
+                    f"{self.title} returned a negative variance for {norm.name!r}; expected 0 or "
+                    "more."
+                )
+            return mean, variance
 
     def mix(self, product: Product) -> tuple[Tensor, Tensor]:
         """Compute what replaces the queries and keys of one head.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Affine, Layer, repair
+from .base import Affine, repair
+from .given import Layer
 
 
 @repair("none", needs="nothing")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from ..errors import AdapterError
 from .common import precise
 
 
@@ -16,7 +14,7 @@ class Covariance:
     """Means and covariances of inputs and outputs, in float64, for either half of the images.
 
     Values are shifted by the first batch's mean before they are multiplied, so that a large mean
-    does not swallow a small variance.
+    does not swallow a small variance. Dimensions before the last two count separate problems.
     """
 
     def __init__(self) -> None:
@@ -25,25 +23,25 @@ class Covariance:
         self._sums: list[list[Any]] = [[0.0] * 4, [0.0] * 4]
 
     def add(self, inputs: Tensor, outputs: Tensor, images: int) -> None:
-        """Take in one batch, (n, inputs) and (n, outputs), sorted by image, floating point."""
-        joined = torch.cat([precise(inputs), precise(outputs)], 1)  # (n, inputs + outputs)
+        """Take in one batch, (..., n, inputs) and (..., n, outputs), sorted by image."""
+        joined = torch.cat([precise(inputs), precise(outputs)], -1)  # (..., n, inputs + outputs)
         if self._shift is None:
-            self._shift, self._split = joined.mean(0), inputs.shape[1]
+            self._shift, self._split = joined.mean(-2, keepdim=True), inputs.shape[-1]
         joined = joined - self._shift
-        cut = images // 2 * (len(joined) // images)
+        cut = images // 2 * (joined.shape[-2] // images)
         light = self.samples.index(min(self.samples))  # gets the odd image
-        for half, part in ((1 - light, joined[:cut]), (light, joined[cut:])):
-            x, y = part[:, : self._split], part[:, self._split :]
+        for half, part in ((1 - light, joined[..., :cut, :]), (light, joined[..., cut:, :])):
+            x, y = part[..., : self._split], part[..., self._split :]
             # Products within a batch in float32, the sum over batches in float64.
-            products = (part.sum(0), y.square().sum(0), x.T @ x, y.T @ x)
+            products = (part.sum(-2), y.square().sum(-2), x.mT @ x, y.mT @ x)
             sums = self._sums[half]
             self._sums[half] = [a + b.double() for a, b in zip(sums, products, strict=True)]
-            self.samples[half] += len(part)
+            self.samples[half] += part.shape[-2]
 
     def finish(self, *halves: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return input mean, output mean, output variance, input covariance, cross covariance.
 
-        The cross covariance is (outputs, inputs).
+        The cross covariance is (..., outputs, inputs).
 
         Args:
             halves: Of which images: 0, 1, or both.
@@ -53,14 +51,14 @@ class Covariance:
         first, outputs, inputs, cross = (
             sum(self._sums[half][part] for half in halves) / samples for part in range(4)
         )
-        x, y = first[: self._split], first[self._split :]
-        mean = self._shift.double() + first
+        x, y = first[..., : self._split], first[..., self._split :]
+        mean = self._shift.squeeze(-2).double() + first
         return (
-            mean[: self._split],
-            mean[self._split :],
+            mean[..., : self._split],
+            mean[..., self._split :],
             (outputs - y.square()).clamp(min=0),
-            inputs - x.outer(x),
-            cross - y.outer(x),
+            inputs - x.unsqueeze(-1) * x.unsqueeze(-2),
+            cross - y.unsqueeze(-1) * x.unsqueeze(-2),
         )
 
 
@@ -91,33 +89,3 @@ class ProductCovariance:
         """Return the queries' second moments and the keys' covariances, (groups, dim, dim)."""
         queries, keys, mean = (total / self._samples for total in self._sums)
         return queries, keys - mean.unsqueeze(2) * mean.unsqueeze(1)
-
-
-def can_unfold(layer: nn.Module) -> bool:
-    """Say whether `patches` knows the layer."""
-    plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
-    return isinstance(layer, nn.Linear) or plain
-
-
-def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Return what a layer's flattened weight multiplies, (n, inputs).
-
-    Raises:
-        AdapterError: The layer is neither linear nor a plain 2-d convolution.
-    """
-    if isinstance(layer, nn.Linear):
-        return inputs.flatten(0, -2)
-    if can_unfold(layer):
-        settings: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        return F.unfold(precise(inputs), *settings).transpose(1, 2).flatten(0, 1)
-    raise AdapterError(
-        f"A repair meets a layer of type {type(layer).__name__}; expected linear layers and plain "
-        "2-d convolutions. Leave its axis out with --exclude, or use --repair none."
-    )
-
-
-def rows(layer: nn.Module, outputs: Tensor) -> Tensor:
-    """Return a layer's outputs in the order of its `patches`, (n, outputs)."""
-    if isinstance(layer, nn.Conv2d):
-        outputs = outputs.flatten(2).transpose(1, 2)
-    return outputs.flatten(0, -2)

@@ -14,10 +14,12 @@ from ..cutting.shrink import shrunk
 from ..plugin import configured
 from ..recovery.reconstruct import repair_
 from ..repairs import REPAIRS
-from ..repairs.base import Layer, Repair
+from ..repairs.base import Repair
+from ..repairs.given import Layer
 from ..statistics.covariance import Covariance
 from .check import Check, Claim, checks
 from .models import FAMILIES, images_for, random_plan, subject_of, traced
+from .norm_repairs import NORM_CLAIMS
 
 
 def repair_checks(repair: str | Repair) -> list[Check]:
@@ -30,6 +32,9 @@ def repair_checks(repair: str | Repair) -> list[Check]:
         RegistryError: Nothing has that name.
         RepairError: It has no such option, or the value is not understood.
     """
+    found = configured(REPAIRS, repair)
+    if found.needs == "norms":
+        return checks(NORM_CLAIMS, found)
     claims: list[Claim[Repair]] = [
         ("returns finite weights of the layer's own shape", _weights_fit),
         ("returns the same weights twice", _repeats),
@@ -40,7 +45,7 @@ def repair_checks(repair: str | Repair) -> list[Check]:
         ("permutes its weights with the inputs", _follows_inputs),
         ("repairs models of every family", _repairs_models),
     ]
-    return checks(claims, configured(REPAIRS, repair))
+    return checks(claims, found)
 
 
 def example_layer(

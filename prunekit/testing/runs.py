@@ -62,8 +62,8 @@ def _is_repaired(subject: Subject) -> None:
     plan = random_plan(axes, subject.model, RATIO)
     small = shrunk(subject.model, axes, plan, subject.adapter).eval()
     blocks = blocks_of(subject.adapter, subject.model)
-    gains = repair_(small, subject.model, axes, plan, REPAIRS.get("lstsq"), blocks, images)
-    assert gains, "no layer that lost inputs was found"
+    done = repair_(small, subject.model, axes, plan, REPAIRS.get("lstsq"), blocks, images)
+    assert done.layers, "no layer that lost inputs was found"
 
 
 def _is_saved(subject: Subject) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..criteria.base import Criterion, Scope
@@ -58,7 +59,7 @@ class Granularity:
 def check_applies(
     level: Granularity,
     criterion: Criterion,
-    repair: Repair,
+    repairs: Sequence[Repair],
     ratio: float | None,
     scope: Scope | None,
     steps: int,
@@ -74,7 +75,7 @@ def check_applies(
             f"granularity {level.text!r} needs; choose another, or declare it with "
             "weight_level=True if it can."
         )
-    if repair.name != "none":
+    for repair in (one for one in repairs if one.needs != "nothing"):
         raise RepairError(
             f"Repair {repair.name!r} refits layers that miss inputs, and single weights that "
             f"become zero (granularity {level.text!r}) take none away; leave the repair out."

@@ -16,6 +16,7 @@ from uuid import uuid4
 from ...adapters import ADAPTERS
 from ...errors import GridError
 from ...registry import Registry
+from ...repairs.chain import parts_of
 from ..cell import Record
 from ..grid import Grid
 from ..launch import Failure, Job, Progress
@@ -169,7 +170,7 @@ def plugins_of(grid: Grid) -> dict[tuple[str, str], bytes]:
     """Pickle the plug-ins of a grid that are neither built in nor installed."""
     wanted = {
         "prunekit.criteria": grid.criteria(),
-        "prunekit.repairs": grid.repair,
+        "prunekit.repairs": tuple(part for spec in grid.repair for part in parts_of(spec)),
         "prunekit.adapters": tuple(ADAPTERS.names()),
     }
     packed = {}

@@ -17,10 +17,10 @@ from ...errors import GridError
 from ...inputs.data import fingerprint
 from ...inputs.subject import find_images, find_subject
 from ...measuring.provenance import versions
-from ...plugin import configured
 from ...recovery.recipes import settings_of
 from ...registry import Registry
 from ...repairs import REPAIRS
+from ...repairs.chain import chained
 from ..bench import Bench
 from ..cell import Record
 from ..grid import Grid
@@ -116,10 +116,11 @@ def _check_alike(bench: Bench, parcel: Parcel, job: Job) -> None:
         PruneError: It is not, or is not there.
     """
     planned = dict(job.determined_by)
-    planned["criterion"], planned["repair"] = planned["plugins"]
+    planned["criterion"], *repairs = planned["plugins"]
+    planned |= {f"repair {number}": source for number, source in enumerate(repairs)}
     for part, value in _found(bench, parcel, job).items():
         if value != planned[part]:
-            other, advice = OTHER[part]
+            other, advice = OTHER[part.partition(" ")[0]]
             raise GridError(
                 f"A worker has {other} than the cell was planned with"
                 f"{_told_apart(planned[part], value)}; {advice}."
@@ -135,10 +136,12 @@ def _found(bench: Bench, parcel: Parcel, job: Job) -> dict[str, Any]:
         "finetune": settings_of(recipe) if recipe else None,
     }
     found |= bench.shared.once("found", cell.arch, lambda: _subject_found(bench, parcel, cell.arch))
-    for group, part, plugin in (
-        ("prunekit.criteria", "criterion", grid.criterion_of(cell.criterion)),
-        ("prunekit.repairs", "repair", configured(REPAIRS, cell.repair)),
-    ):
+    repairs = [
+        ("prunekit.repairs", f"repair {number}", repair)
+        for number, repair in enumerate(chained(cell.repair))
+    ]
+    criterion = ("prunekit.criteria", "criterion", grid.criterion_of(cell.criterion))
+    for group, part, plugin in (criterion, *repairs):
         if (group, plugin.name) not in parcel.plugins:
             found[part] = source_of(plugin.function)
     return found

@@ -1,0 +1,137 @@
+"""What a repair is given: a layer, the logits of a head, or the statistics of a BatchNorm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CONSTANT = 1e-10  # of the mean square; a smaller variance is rounding
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear map whose inputs are not what they were, as a regression problem; in float64.
+
+    A convolution is the linear map of its unfolded patches, one of several groups as many maps.
+
+    Attributes:
+        name: The layer's qualified name.
+        weight: What stays of it, (outputs, inputs).
+        bias: (outputs,), or None if the layer has none; then None must come back. Zeros where a
+            BatchNorm follows, whose running mean takes up what comes back.
+        input_mean: Mean of the inputs that stay, (inputs,).
+        output_mean: Mean of the dense layer's outputs, (outputs,).
+        output_variance: Their variance, (outputs,).
+        covariance: Of the inputs that stay, (inputs, inputs).
+        cross: Covariance of the dense layer's outputs and the inputs that stay,
+            (outputs, inputs).
+        halves: The same for either half of the images, to try out on one what was found on the
+            other; empty if there is but one image.
+    """
+
+    name: str
+    weight: Tensor
+    bias: Tensor | None
+    input_mean: Tensor
+    output_mean: Tensor
+    output_variance: Tensor
+    covariance: Tensor
+    cross: Tensor
+    halves: tuple[Layer, ...] = ()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors it has, by what they are in words."""
+        own = {
+            "the weight": self.weight,
+            "the bias": self.bias,
+            "the input mean": self.input_mean,
+            "the output mean": self.output_mean,
+            "the output variance": self.output_variance,
+            "the covariance": self.covariance,
+            "the cross covariance": self.cross,
+        }
+        found = {f"{what} of {self.name!r}": t for what, t in own.items() if t is not None}
+        for number, half in enumerate(self.halves):
+            parts = half.tensors.items()
+            found |= {f"{what} (half {number} of the images)": tensor for what, tensor in parts}
+        return found
+
+    def loss(self, weight: Tensor, bias: Tensor | None) -> float:
+        """Return the mean squared error of an affine map, summed over the outputs."""
+        offset = self.output_mean - weight @ self.input_mean - (0 if bias is None else bias)
+        explained = ((weight @ self.covariance) * weight).sum(1) - 2 * (weight * self.cross).sum(1)
+        return float((self.output_variance + explained + offset.square()).clamp(min=0).sum())
+
+    @property
+    def scale(self) -> float:
+        """The outputs' variance, or, where they do not vary, their mean square."""
+        variance, square = self.output_variance.sum(), self.output_mean.square().sum()
+        return float((variance if variance > CONSTANT * square else square).clamp(min=1e-30))
+
+    def error(self, weight: Tensor, bias: Tensor | None) -> float:
+        """Return the mean squared error of an affine map, relative to the outputs' `scale`."""
+        return self.loss(weight, bias) / self.scale
+
+
+@dataclass(frozen=True)
+class Product:
+    """The logits of one attention head, whose queries and keys lose dimensions; in float64.
+
+    Attributes:
+        name: The axis' name.
+        queries: Second moment of the dense queries, (dim, dim).
+        keys: Covariance of the dense keys, (dim, dim).
+        kept: Which dimensions stay, (rank,).
+    """
+
+    name: str
+    queries: Tensor
+    keys: Tensor
+    kept: Tensor
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors it has, by what they are in words."""
+        own = {"the queries": self.queries, "the keys": self.keys, "what is kept": self.kept}
+        return {f"{what} of {self.name!r}": tensor for what, tensor in own.items()}
+
+    def error(self, left: Tensor, right: Tensor) -> float:
+        """Return the mean squared error of (left q) . (right k), relative to that of zero."""
+        lost = torch.eye(len(self.keys)).to(self.keys) - left.T @ right
+        total = (self.queries * self.keys).sum().clamp(min=1e-30)
+        error = ((lost @ self.keys @ lost.T) * self.queries).sum()
+        return float((error / total).clamp(min=0))  # rounding may make it less
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A BatchNorm whose inputs are not what they were; in float64.
+
+    Attributes:
+        name: Its qualified name.
+        mean: Mean of what reaches it now, (channels,).
+        variance: Its variance, over the number of values, (channels,).
+        count: Of how many values of each channel; 2 or more.
+        running_mean, running_var: The statistics that it was cut with, (channels,).
+    """
+
+    name: str
+    mean: Tensor
+    variance: Tensor
+    count: int
+    running_mean: Tensor
+    running_var: Tensor
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors it has, by what they are in words."""
+        own = {
+            "the mean": self.mean,
+            "the variance": self.variance,
+            "the running mean": self.running_mean,
+            "the running variance": self.running_var,
+        }
+        return {f"{what} of {self.name!r}": tensor for what, tensor in own.items()}
