@@ -55,6 +55,20 @@ class Coupled:
         place = self.places[name, dim]
         return torch.arange(place.start, place.start + place.length)
 
+    def owners(self, numbers: Tensor) -> list[Place] | None:
+        """Return the dimensions that numbers are all of; None if they are parts of some.
+
+        Args:
+            numbers: Distinct, (n,).
+        """
+        starts = np.array([place.start for place in self.places.values()])
+        places = list(self.places.values())
+        found: dict[int, int] = {}
+        for at in np.searchsorted(starts, numbers.numpy(), side="right") - 1:
+            found[int(at)] = found.get(int(at), 0) + 1
+        whole = all(at >= 0 and count == places[at].length for at, count in found.items())
+        return [places[at] for at in found] if whole else None
+
     def couple(self, one: Tensor, other: Tensor, *, added: bool = False) -> None:
         """Note that positions leave together, number by number.
 

@@ -8,7 +8,7 @@ operands, or, where nothing is known about it, makes them stay.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,14 +34,21 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         weights: Names of all parameters that something was multiplied with, in order of use.
         kernels: Those of convolutions that look at more than one position.
         used: Names of all parameters and buffers that some operation was given.
+        channels: Module that was to be watched, to the numbers of its output's channels.
     """
 
-    def __init__(self, model: nn.Module, rule_of: Callable[[Any], Rule | None]):
+    def __init__(
+        self,
+        model: nn.Module,
+        rule_of: Callable[[Any], Rule | None],
+        watched: Mapping[str, int] | None = None,
+    ):
         """Look at a model that is to be followed.
 
         Args:
             model: Its values are of no interest, so it may be on the meta device.
             rule_of: From an operation to how numbers go through it.
+            watched: Modules, to how many channels their outputs have.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._rule_of = rule_of
@@ -50,6 +57,8 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self.weights: dict[str, None] = {}
         self.kernels: set[str] = set()
         self.used: set[str] = set()
+        self.channels: dict[str, Tensor] = {}
+        self._watched = watched or {}
         self._kept = own  # or a module that replaces a buffer would let another have its identity
         self._own = {id(tensor): name for name, tensor in own.items()}
         self._storage = {tensor.untyped_storage()._cdata: name for name, tensor in own.items()}
@@ -75,6 +84,8 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
             if normalises(module):
                 handles.append(module.register_forward_pre_hook(self._enter, prepend=True))
                 handles.append(module.register_forward_hook(self._left(name)))
+            if name in self._watched:
+                handles.append(module.register_forward_hook(self._returned(name)))
         try:
             yield
         finally:
@@ -91,6 +102,16 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
                 self._normalised(name, module, args, output)
 
         return leave
+
+    def _returned(self, name: str) -> Any:
+        def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            for value in tensors_in(output)[:1]:
+                for layer in self.layers(value):
+                    (dim, *others) = varying(layer)
+                    if not others and value.shape[dim] == self._watched[name]:
+                        self.channels.setdefault(name, line(layer, dim))
+
+        return note
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -14,7 +14,7 @@ from ..tracing.running import dry_run
 from .axes import axes_found, weights_by_role
 from .following import Follower
 from .rules import rule_of
-from .sizes import Sizes
+from .sizes import Sizes, feature_info
 from .words import INSIDE, KINDS, NAME
 
 ENOUGH = 0.5  # of a model's parameters; with less in reach, most ratios would be out of it
@@ -53,7 +53,7 @@ class Seeing(Adapter):
     def without(self, names: Collection[str]) -> Seeing:
         """Return the same without some axes."""
         made = Seeing(self._model, self._example, self.left_out | set(names))
-        made._found, made._roles = self._found, self._roles
+        made._found, made._roles, made._sizes = self._found, self._roles, self._sizes
         return made
 
     def matches(self, model: nn.Module) -> bool:
@@ -76,6 +76,7 @@ class Seeing(Adapter):
                     "adapter for it (docs/own_adapter.md)."
                 )
             self._roles = weights_by_role(follower)
+            self._sizes.found(follower)
             self.idle = _idle(model, follower)
             if model is self._model:
                 self._found[0] = found
@@ -96,7 +97,8 @@ class Seeing(Adapter):
 
 def _followed(model: nn.Module, inputs: Tensor) -> Follower:
     """Follow a model as it evaluates, and the heads that only run while it trains."""
-    follower = Follower(model, rule_of)
+    watched = {info["module"]: info["num_chs"] for info in feature_info(model)}
+    follower = Follower(model, rule_of, watched)
     follower.follow(inputs)
     if _idle(model, follower):
         with _training(model, _idle(model, follower)), suppress(Exception):  # it stays idle then

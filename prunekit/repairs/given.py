@@ -59,11 +59,21 @@ class Layer:
             found |= {f"{what} (half {number} of the images)": tensor for what, tensor in parts}
         return found
 
+    def losses(self, weights: Tensor, biases: Tensor | None) -> Tensor:
+        """Return the mean squared error of affine maps, summed over the outputs, (...).
+
+        Args:
+            weights: (..., outputs, inputs).
+            biases: (..., outputs).
+        """
+        added = 0 if biases is None else biases
+        offset = self.output_mean - weights @ self.input_mean - added
+        explained = ((weights @ self.covariance - 2 * self.cross) * weights).sum(-1)
+        return (self.output_variance + explained + offset.square()).clamp(min=0).sum(-1)
+
     def loss(self, weight: Tensor, bias: Tensor | None) -> float:
-        """Return the mean squared error of an affine map, summed over the outputs."""
-        offset = self.output_mean - weight @ self.input_mean - (0 if bias is None else bias)
-        explained = ((weight @ self.covariance) * weight).sum(1) - 2 * (weight * self.cross).sum(1)
-        return float((self.output_variance + explained + offset.square()).clamp(min=0).sum())
+        """Return that of one affine map."""
+        return float(self.losses(weight, bias))
 
     @property
     def scale(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from .given import Layer, Product
 RIDGES = (1.0, 0.1, 0.01, 0.001, 0.0001)
 ROUNDING = 1e-6  # of the outputs' variance; smaller errors are as good as none
 SHIFT, AS_IT_IS = 1e300, math.inf  # so large that the weight, or even the bias, stays
+VALUES = 2**20  # of the matrices that are factored at once
 
 
 def low_rank(product: Product) -> tuple[Tensor, Tensor]:
@@ -64,7 +66,12 @@ def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
         arXiv:2403.12983. Differs: a ridge on the change of the weight, chosen from the data;
         layers that lost no inputs themselves, up to the classifier, are refitted too.
     """
-    return _fitted(layer, ridge or _chosen(layer))
+    if ridge == 0:
+        ridge = _chosen(layer)
+    if ridge == AS_IT_IS:
+        return layer.weight, layer.bias
+    weights, biases = _fitted(layer, [ridge])
+    return weights[0], None if biases is None else biases[0]
 
 
 def _chosen(layer: Layer) -> float:
@@ -72,42 +79,52 @@ def _chosen(layer: Layer) -> float:
     if not layer.halves:
         return AS_IT_IS
     one, other = layer.halves
-
-    def error(ridge: float) -> float:
-        found = other.error(*_fitted(one, ridge)) + one.error(*_fitted(other, ridge))
-        return max(found, ROUNDING)
-
-    # Twice the images need half the ridge.
-    return min((AS_IT_IS, SHIFT, *RIDGES), key=error) / 2
+    as_it_is = sum(half.error(layer.weight, layer.bias) for half in layer.halves)
+    errors = [as_it_is, *(_errors(one, other) + _errors(other, one)).tolist()]
+    candidates = (AS_IT_IS, SHIFT, *RIDGES)
+    best = min(range(len(candidates)), key=lambda n: max(errors[n], ROUNDING))
+    return candidates[best] / 2  # twice the images need half the ridge
 
 
-def _fitted(layer: Layer, ridge: float) -> Affine:
-    if ridge == AS_IT_IS:
-        return layer.weight, layer.bias
-    weight = layer.weight if ridge >= SHIFT / 2 else layer.weight + _change(layer, ridge)
+def _errors(half: Layer, other: Layer) -> Tensor:
+    """Return what a mere shift, and every ridge, is worth that was fitted on other images."""
+    ridges = (SHIFT, *RIDGES)
+    at_once = max(1, VALUES // half.covariance.numel())
+    parts = [ridges[start : start + at_once] for start in range(0, len(ridges), at_once)]
+    return torch.cat([other.losses(*_fitted(half, part)) for part in parts]) / other.scale
+
+
+def _fitted(layer: Layer, ridges: Sequence[float]) -> tuple[Tensor, Tensor | None]:
+    """Return weights, (ridges, outputs, inputs), and biases, (ridges, outputs)."""
+    weights = layer.weight + _changes(layer, torch.tensor(ridges).to(layer.weight))
     if layer.bias is None:
-        return weight, None
-    return weight, layer.output_mean - weight @ layer.input_mean
+        return weights, None
+    return weights, layer.output_mean - weights @ layer.input_mean
 
 
-def _change(layer: Layer, ridge: float) -> Tensor:
+def _changes(layer: Layer, ridges: Tensor) -> Tensor:
     inputs, cross = layer.covariance, layer.cross
     if layer.bias is None:  # nothing takes up the means: regress on the raw inputs
         inputs = inputs + layer.input_mean.outer(layer.input_mean)
         cross = cross + layer.output_mean.outer(layer.input_mean)
     spread = inputs.diagonal().mean()
-    if spread == 0:
-        return torch.zeros_like(layer.weight)
-    regular = inputs + ridge * spread * torch.eye(len(inputs)).to(inputs)
     missing = cross - layer.weight @ inputs
-    factor, failed = torch.linalg.cholesky_ex(regular)
-    if not failed:
-        return torch.cholesky_solve(missing.T, factor).T
-    # Few images leave many directions empty, and rounding makes some of these slightly negative,
-    # by more than a small ridge makes up for. Nothing is known there, so they count as empty.
-    values, vectors = torch.linalg.eigh(inputs)
-    change: Tensor = missing @ vectors / (values.clamp(min=0) + ridge * spread) @ vectors.T
-    return change
+    changes = torch.zeros(len(ridges), *missing.shape).to(missing)
+    fits = (ridges < SHIFT / 2) & (spread != 0)  # else the weight stays
+    if not fits.any():
+        return changes
+    added = (ridges[fits] * spread).view(-1, 1, 1) * torch.eye(len(inputs)).to(inputs)
+    factors, failed = torch.linalg.cholesky_ex(inputs + added)
+    changes[fits] = torch.cholesky_solve(missing.T, factors).mT
+    if failed.any():
+        # Few images leave many directions empty, and rounding makes some of these slightly
+        # negative, by more than a small ridge makes up for. Nothing is known there, so they count
+        # as empty.
+        values, vectors = torch.linalg.eigh(inputs)
+        for number in fits.nonzero().flatten()[failed > 0].tolist():
+            raised = values.clamp(min=0) + ridges[number] * spread
+            changes[number] = missing @ vectors / raised @ vectors.T
+    return changes
 
 
 def _root(second: Tensor) -> Tensor:
