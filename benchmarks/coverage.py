@@ -1,11 +1,12 @@
 """Which architectures can be pruned exactly? Of timm and torchvision, one by one.
 
-    python benchmarks/coverage.py [--names REGEX] [--one-per-module] [--jobs 2] [--out DIR]
+    python benchmarks/coverage.py [--names REGEX] [--one-per-module] [--rival] [--out DIR]
 
 Every model has random weights and loses 30 % of its parameters, with the adapter and the axes that
 `prune()` takes by itself. It must equal its masked self, load bit for bit, and train. Each runs in
 a process of its own, with a limit of memory and of time; what is done is kept, so that the same
-command goes on where it was cut off. Writes DIR/coverage.jsonl and DIR/coverage.md.
+command goes on where it was cut off. Writes DIR/coverage.jsonl and DIR/coverage.md; with --rival,
+torch-pruning's own pruner is tried, and DIR/coverage_rival.jsonl written for that page.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", default="", help="only those that match")
     parser.add_argument("--one-per-module", action="store_true", help="a small one of each")
+    parser.add_argument("--rival", action="store_true", help="torch-pruning's own pruner")
     parser.add_argument("--again", default="", help="outcomes to try again, such as refused,wrong")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -42,7 +44,8 @@ def main() -> None:
     names = all_names(args.names)
     if args.one_per_module:
         names = firsts(names)
-    path = args.out / "coverage.jsonl"
+    path = args.out / ("coverage_rival.jsonl" if args.rival else "coverage.jsonl")
+    worker = "covering.rival" if args.rival else "covering.worker"
     done = {name: found for name, found in read(path).items()
             if found["outcome"] not in args.again.split(",")}  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
@@ -50,12 +53,15 @@ def main() -> None:
     missing = [name for name in names if name not in done]
     random.Random(args.seed).shuffle(missing)  # so that a part of the table stands for all of it
     with ThreadPoolExecutor(args.jobs) as pool, path.open("a") as file:
-        for found in pool.map(lambda name: work(name, args.seed), missing):
+        for found in pool.map(lambda name: work(worker, name, args.seed), missing):
             print(json.dumps(found), file=file, flush=True)
             print(
                 f"{found['outcome']:9} {found['name']}  {found.get('why') or ''}"[:160], flush=True
             )
-    write_page(args.out / "coverage.md", list(read(path).values()), args)
+    ours, theirs = (
+        list(read(args.out / name).values()) for name in ("coverage.jsonl", "coverage_rival.jsonl")
+    )
+    write_page(args.out / "coverage.md", ours, theirs, args)
 
 
 def firsts(names: Sequence[str]) -> list[str]:
@@ -73,9 +79,9 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     return {found["name"]: found for found in map(json.loads, lines)}
 
 
-def work(name: str, seed: int) -> dict[str, Any]:
+def work(worker: str, name: str, seed: int) -> dict[str, Any]:
     """Run a worker, and return what it found, or how it ended."""
-    command = [sys.executable, "-m", "covering.worker", name, str(seed)]
+    command = [sys.executable, "-m", worker, name, str(seed)]
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

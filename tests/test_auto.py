@@ -335,14 +335,18 @@ def test_models_whose_signals_vanish_are_proven_with_weights_that_speak():
     assert parity.difference < 1e-4 * parity.scale > 1e-4
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_byobnet", "densenet121"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_byobnet", "test_convnext", "densenet121"])
 def test_timms_models_can_still_do_all_they_could(name):
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=7)
     x = torch.randn(2, *model.pretrained_cfg["input_size"])
 
-    small = prune(model, "random", 0.4, axes=["conv", "width"], adapter="auto").model
+    kinds = ["mlp" if name == "test_convnext" else "conv", "width"]
+    small = prune(model, "random", 0.4, axes=kinds, adapter="auto").model
 
+    found = small.forward_intermediates(x, intermediates_only=True)
+    channels = [[info["num_chs"] for info in net.feature_info] for net in (small, model)]
+    assert [features.shape[1] for features in found] == channels[0] != channels[1]
     features = small.forward_features(x)
     assert small.forward_head(features).shape == (2, 7)
     assert features.shape[1] == small.num_features
@@ -376,7 +380,31 @@ def test_groups_are_cut_again_as_they_were_cut(tmp_path):
         assert any(one == other for one, other in zip(*sizes, strict=True))
 
 
-def test_layers_that_run_in_training_only_are_said():
+class Auxiliary(nn.Module):
+    """Has a second head that runs in training only, as GoogLeNet has two."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 1)
+        self.head, self.auxiliary = nn.Linear(24, 5), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        y = self.head(self.mix(x).relu().mean((2, 3)))
+        return (y, self.auxiliary(x.mean((2, 3)))) if self.training else y
+
+
+def test_heads_that_run_in_training_only_shrink_with_what_they_read():
+    result = prune(Auxiliary(), "random", 0.4, example_input=torch.randn(IMAGE), multiple=1)
+
+    small = result.model
+    assert small.auxiliary.in_features == small.stem.out_channels < 16
+    assert not any(line.startswith("Not seen") for line in result.warnings)
+    sum(out.square().mean() for out in small.train()(torch.randn(IMAGE))).backward()
+    assert small.auxiliary.weight.grad is not None
+
+
+def test_layers_that_never_run_are_said():
     model = net("plain")
     model.auxiliary = nn.Linear(24, 5)
 
