@@ -12,6 +12,8 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from prunekit import PruneError, load, prune
 from prunekit.adapters.finding import adapter_for
+from prunekit.cutting import proof
 
 from .names import build
 
@@ -48,7 +51,8 @@ def tried(name: str) -> dict[str, Any]:
     x = torch.randn(1, *shape)
     adapter = adapter_for(model).name
     try:
-        result = prune(model, "magnitude", RATIO, example_input=x, adapter=None)
+        with counting_passes() as passes:
+            result = prune(model, "magnitude", RATIO, example_input=x, adapter=None)
     except PruneError as error:
         kind = type(error).__name__
         return {**found, "adapter": adapter, "outcome": "refused", "kind": kind, "why": str(error)}
@@ -60,11 +64,32 @@ def tried(name: str) -> dict[str, Any]:
         "parity": result.parity.difference / result.parity.scale,
         "left_alone": len(left_alone),
         "left_why": left_alone[:3],
+        "passes": passes[0],
         "prove": round(result.seconds.get("prove", 0.0), 2),
         "forward": round(forward_seconds(model, x), 3),
     }
     wrong = problem(result, model, x)
     return {**found, "outcome": "wrong" if wrong else "ok", "why": wrong}
+
+
+@contextmanager
+def counting_passes() -> Iterator[list[int]]:
+    """Count the forward passes that the proof of all axes takes, in the only entry of a list."""
+    counted, trial, noise = [0], proof._Trial.__call__, proof.lively
+
+    def tried(self: Any, axes: Any) -> Any:
+        counted[0] += 2  # the masked and the small model
+        return trial(self, axes)
+
+    def made(*args: Any) -> Any:
+        counted[0] += 1
+        return noise(*args)
+
+    proof._Trial.__call__, proof.lively = tried, made  # type: ignore[method-assign]
+    try:
+        yield counted
+    finally:
+        proof._Trial.__call__, proof.lively = trial, noise  # type: ignore[method-assign]
 
 
 def fitting(name: str) -> tuple[dict[str, Any], int]:
