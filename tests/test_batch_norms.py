@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from rich.console import Console
 from timm.layers import ScaledStdConv2d
 from torch import nn
@@ -228,6 +229,32 @@ def test_layers_that_compute_their_weight_are_left_and_named():
     assert list(done.layers) == []
 
 
+class Trained(nn.Module):
+    """Has a head that reads what is cut, and runs in training only."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 8, 1)
+        self.head, self.auxiliary = nn.Linear(8, 2), nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        y = self.head(F.relu(self.second(x)).mean((2, 3)))
+        return (y, self.auxiliary(x.mean((2, 3)))) if self.training else y
+
+
+def test_what_lost_inputs_and_does_not_run_is_named(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    own = {"example_input": IMAGES[:1], "data": tmp_path / "images", "multiple": 1}
+    result = prune(Trained(), "random", 0.4, repair="lstsq", include=["first"], **own)
+    assert result.rounds[0].unrepaired == {"auxiliary": "it takes no part in evaluation"}
+    expected = "Not repaired: auxiliary, since it takes no part in evaluation."
+    assert expected in result.warnings
+
+
 # --- recalibrate -----------------------------------------------------------------------
 
 
@@ -277,7 +304,7 @@ def test_one_value_of_a_channel_says_nothing_of_its_variance():
     [
         (lambda norm: (norm.mean[1:], norm.variance), r"shapes \(5,\) and \(6,\)"),
         (lambda norm: (norm.mean, -norm.variance), "negative variance"),
-        (lambda norm: (norm.mean / 0, norm.variance), "NaN or infinite"),
+        (lambda norm: (norm.mean * 1e300, norm.variance), "infinite.*in float32; correct it"),
         (lambda norm: norm.mean[:1], "expected a pair of tensors"),
     ],
 )
@@ -315,7 +342,8 @@ def test_repairs_are_chained(spec, names, options):
     ("spec", "message"),
     [
         ("lstsq,bias", "'lstsq' and 'bias' both refit layers"),
-        ("recalibrate,recalibrate", "both recalibrate"),
+        ("recalibrate,recalibrate", "'recalibrate' is listed twice; name it once"),
+        ("none,lstsq", "'none' stands alone"),
         ([], "list of repairs is empty"),
         ("lstsq,recalibrat", "Did you mean 'recalibrate'"),
     ],

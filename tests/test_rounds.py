@@ -25,6 +25,7 @@ from prunekit.adapters.finding import adapter_for
 from prunekit.artifact import _records
 from prunekit.cutting.shrink import shrunk
 from prunekit.errors import BudgetError, PruneError, TrainingError
+from prunekit.inputs import zoo
 from prunekit.inputs.architectures import build
 from prunekit.inputs.data import batches, open_data
 from prunekit.inputs.feed import InputSpec
@@ -120,9 +121,9 @@ def test_every_round_holds_parity_and_the_last_meets_the_budget(family, by):
     assert result.plan.asked == 0.5
 
 
-@pytest.mark.parametrize("arch", ["swin_micro", "vit_micro", "convnext_micro"])
+@pytest.mark.parametrize("arch", zoo.names())
 def test_the_artifact_of_many_steps_loads_like_any_other(arch, tmp_path):
-    kinds = None if arch == "convnext_micro" else ["mlp", "head", "head_dim"]
+    kinds = ["mlp", "head", "head_dim"] if arch in ("swin_micro", "vit_micro") else None
     result = prune(arch, "magnitude", 0.4, axes=kinds, repair="lstsq", steps=3, calibration=16)
     result.save(tmp_path / "small")
     loaded = load(tmp_path / "small")

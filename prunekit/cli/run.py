@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="adjusts what stays: none, bias, lstsq, recalibrate, or lstsq,recalibrate (none)",
     )
-    add("--axes", type=words, help="kinds that may shrink: mlp,head,head_dim,width")
+    add("--axes", type=words, help="kinds that may shrink: mlp,conv,head,head_dim,width")
     add("--include", type=words, default=(), help="globs on axis names, comma-separated")
     add("--exclude", type=words, default=(), help="globs on axis names, comma-separated")
     add("--floor", type=float, default=0.1, help="smallest kept fraction of an axis (0.1)")

@@ -139,7 +139,7 @@ def prepare(
     if learns and (data is None or data.calibration is None):
         raise DataError(
             f"{_reader(request)} needs training images; pass data, such as fashion-mnist-mini or "
-            "a folder with a train folder in it."
+            "a folder of images."
         )
     if request.finetune is not None and data is not None:
         device = next(subject.model.parameters()).device.type

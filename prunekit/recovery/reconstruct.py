@@ -24,6 +24,8 @@ from .gains import Mended, Repaired
 from .jobs import Job, jobs_of
 from .products import target_of
 
+IDLE = "it takes no part in evaluation"
+
 
 @torch.inference_mode()
 def repair_(
@@ -59,7 +61,10 @@ def repair_(
     jobs = {job.name: job for job in jobs_of(dense, small, axes, plan, repair, norms)}
     walk = Walk(dense, small, images)
     done = Mended()
-    for section, names in walk.sections(jobs, blocks):
+    sections = walk.sections(jobs, blocks)
+    running = {name for _, names in sections for name in names}
+    done.left = {name: IDLE for name, job in jobs.items() if job.cut and name not in running}
+    for section, names in sections:
         walk.enter(section)
         for name in names:
             if not (jobs[name].cut or (repair.follows and done.layers)):

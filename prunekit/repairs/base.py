@@ -119,11 +119,12 @@ class Repair(FunctionPlugin):
                     f"{self.title} returned statistics of shapes {_shape(mean)} and "
                     f"{_shape(variance)} for {norm.name!r}; expected {expected} for both."
                 )
-            self.check_finite(norm.name, dtype, mean, variance)
-            if bool((variance < 0).any()):
+            finite = all(bool(values.to(dtype).isfinite().all()) for values in (mean, variance))
+            if not finite or bool((variance < 0).any()):
                 raise RepairError(
-                    f"{self.title} returned a negative variance for {norm.name!r}; expected 0 or "
-                    "more."
+                    f"{self.title} returned statistics of {norm.name!r} that are NaN, infinite, or "
+                    f"a negative variance in {str(dtype).removeprefix('torch.')}; correct it, or "
+                    "choose another."
                 )
             return mean, variance
 

@@ -29,6 +29,12 @@ def chained(spec: Spec) -> tuple[Repair, ...]:
     given: Any = parts_of(spec) if isinstance(spec, str) else spec
     parts = given if isinstance(given, list | tuple) else [given]
     found = tuple(configured(REPAIRS, part) for part in parts)
+    names = [repair.name for repair in found]
+    for name in names:
+        if name == "none" and len(names) > 1:
+            raise RepairError("The repair 'none' stands alone; leave it out of the chain.")
+        if names.count(name) > 1:
+            raise RepairError(f"The repair {name!r} is listed twice; name it once.")
     for need, what in (("moments", "refit layers"), ("norms", "recalibrate BatchNorms")):
         alike = [repair.name for repair in found if repair.needs == need]
         if len(alike) > 1:

@@ -77,7 +77,7 @@ def check_applies(
         )
     for repair in (one for one in repairs if one.needs != "nothing"):
         raise RepairError(
-            f"Repair {repair.name!r} refits layers that miss inputs, and single weights that "
+            f"Repair {repair.name!r} works on models that lost slices, and single weights that "
             f"become zero (granularity {level.text!r}) take none away; leave the repair out."
         )
     if steps != 1:
