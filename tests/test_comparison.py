@@ -182,6 +182,11 @@ def keys(made):
     return [job.key for job in plan(made)]
 
 
+def test_the_kinds_of_a_cell_are_those_that_the_model_has(digits):
+    known = find_out(grid(digits, arch="resnet_micro"), "resnet_micro", Shared())
+    assert known.default_kinds == ("conv",)
+
+
 def test_a_key_depends_on_everything_that_matters(digits, tmp_path):
     known = find_out(grid(digits), "convnext_micro", Shared())
     cell = Cell("convnext_micro", "taylor", "kind", "none", ("mlp",), "params", 0.5, 0)

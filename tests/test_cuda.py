@@ -154,7 +154,7 @@ def test_single_weights_are_chosen_as_on_the_cpu(arch):
         assert torch.equal(on_device.masks.kept[name].cpu(), kept.cpu())
 
 
-@pytest.mark.parametrize("name", REPAIRS.builtin_names())
+@pytest.mark.parametrize("name", [n for n in REPAIRS.builtin_names() if n != "recalibrate"])
 def test_repairs_solve_as_on_the_cpu(name):
     layer = example_layer()
     moved = _moved(layer)
@@ -166,7 +166,7 @@ def test_repairs_solve_as_on_the_cpu(name):
 @pytest.mark.parametrize("arch", zoo.names())
 def test_lstsq_repairs_as_well_as_on_the_cpu(arch):
     options = {"repair": "lstsq", "calibration": 2 * FEW}
-    if arch != "convnext_micro":
+    if arch in ("swin_micro", "vit_micro"):
         options["axes"] = ("mlp", "head_dim")
     on_cpu, on_device = on_both(arch, "magnitude", 0.5, **options)
     assert on_cpu.plan == on_device.plan

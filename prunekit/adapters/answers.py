@@ -117,6 +117,12 @@ def unfollowed_by(adapter: Adapter, model: nn.Module) -> list[str]:
         return _listed(adapter, "unfollowed", adapter.unfollowed(model), str)
 
 
+def default_kinds_of(adapter: Adapter, model: nn.Module) -> tuple[str, ...]:
+    """Return the kinds that shrink unless others are asked for, as far as the model has them."""
+    there = {spec.kind for spec in axes_of(adapter, model)}
+    return tuple(kind for kind in adapter.default_kinds if kind in there)
+
+
 def blocks_of(adapter: Adapter, model: nn.Module) -> list[str]:
     """Ask which modules run one after the other.
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..adapters.answers import axes_of
+from ..adapters.answers import axes_of, default_kinds_of
 from ..errors import DataError
 from ..inputs.data import fingerprint
 from ..inputs.subject import find_images, find_subject
@@ -72,7 +72,7 @@ def find_out(grid: Grid, arch: str, shared: Shared) -> Known:
         data=shared.once("fingerprint", images, lambda: fingerprint(images)),
         adapter=source_of(type(subject.adapter)),
         kinds=tuple(dict.fromkeys(spec.kind for spec in axes_of(subject.adapter, subject.model))),
-        default_kinds=tuple(subject.adapter.default_kinds),
+        default_kinds=default_kinds_of(subject.adapter, subject.model),
         device=next(subject.model.parameters()).device.type,
     )
 

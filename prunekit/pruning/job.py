@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..adapters.answers import axes_of
+from ..adapters.answers import default_kinds_of
 from ..cutting.proof import proven
 from ..errors import DataError
 from ..inputs.data import Batches, Data, batches
@@ -78,8 +78,7 @@ class Job:
         adapter, model = self.subject.adapter, self.subject.model
         if self.request.axes or self.request.level.masks:
             return tuple(self.request.axes or ())
-        there = {spec.kind for spec in axes_of(adapter, model)}
-        return tuple(kind for kind in adapter.default_kinds if kind in there)
+        return default_kinds_of(adapter, model)
 
     @property
     def chosen(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
