@@ -12,7 +12,7 @@ from typing import Any
 
 from page import facts
 
-from .names import TORCHVISION
+from .names import TORCHVISION, all_names
 
 OUTCOMES = ("ok", "wrong", "refused", "crash", "slow", "too large")
 Found = dict[str, Any]
@@ -37,10 +37,16 @@ def _lines(found: Sequence[Found], args: Namespace) -> Iterator[str]:
     yield ""
     yield facts(args.seed, threads=1)
     yield ""
+    there = all_names()
     for title, own in (("timm", False), ("torchvision", True)):
-        some = [one for one in found if one["name"].startswith(TORCHVISION) == own]
+        some, whole = (
+            [name for name in names if name.startswith(TORCHVISION) == own]
+            for names in ([one["name"] for one in found], there)
+        )
         if some:
-            yield from _summary(title, some)
+            yield f"{len(some)} of the {len(whole):,} names of {title} have been tried so far."
+            yield ""
+            yield from _summary(title, [one for one in found if one["name"] in some])
     yield from _by_class(found)
     yield from _reasons(found)
 
