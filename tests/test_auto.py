@@ -294,6 +294,18 @@ def test_where_nothing_can_shrink_that_is_said():
         prune(nn.Linear(4, 3), "random", 0.2, example_input=torch.randn(2, 4))
 
 
+class Sums(nn.Module):
+    def forward(self, x):
+        return x.cumsum(1)
+
+
+def test_operations_that_stop_everything_are_named():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Sums(), nn.Flatten(), nn.LazyLinear(2))
+    model(torch.randn(IMAGE))
+    with pytest.raises(AdapterError, match=r"nobody can follow \(cumsum\)"):
+        looked_at(model, torch.randn(IMAGE))
+
+
 def test_a_family_s_own_adapter_is_the_better_choice():
     result = prune("vit_micro", "magnitude", 0.3, adapter="auto")
 

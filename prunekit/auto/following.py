@@ -34,6 +34,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         weights: Names of all parameters that something was multiplied with, in order of use.
         kernels: Those of convolutions that look at more than one position.
         used: Names of all parameters and buffers that some operation was given.
+        stopped: Names of operations that nobody could follow, though they were given channels.
         channels: Module that was to be watched, to the numbers of its output's channels.
     """
 
@@ -57,6 +58,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self.weights: dict[str, None] = {}
         self.kernels: set[str] = set()
         self.used: set[str] = set()
+        self.stopped: dict[str, None] = {}
         self.channels: dict[str, Tensor] = {}
         self._watched = watched or {}
         self._kept = own  # or a module that replaces a buffer would let another have its identity
@@ -131,6 +133,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
                 raise LookupError  # nothing is known of it
             rule(self, func, given, result)
         except Exception:  # torch has thousands of operations, in more forms than rules foresee
+            self.stopped[func.__name__.partition(".")[0]] = None
             self.keep(*tensors_in(args, kwargs))
         return result
 

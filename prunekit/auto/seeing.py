@@ -17,6 +17,7 @@ from .rules import rule_of
 from .sizes import Sizes, feature_info
 from .words import INSIDE, KINDS, NAME
 
+NAMED = 3  # operations in a sentence
 ENOUGH = 0.5  # of a model's parameters; with less in reach, most ratios would be out of it
 
 
@@ -70,10 +71,12 @@ class Seeing(Adapter):
             follower = dry_run(model, self._example[:1], _followed)
             found = axes_found(follower)
             if not found:
+                stopped = ", ".join(list(follower.stopped)[:NAMED])
                 raise AdapterError(
                     f"Nothing of {type(model).__name__} can shrink: all that it computes reaches "
-                    "the output, or goes through operations that nobody can follow. Write an "
-                    "adapter for it (docs/own_adapter.md)."
+                    "the output, or goes through operations that nobody can follow"
+                    f"{f' ({stopped})' if stopped else ''}. Write an adapter for it "
+                    "(docs/own_adapter.md)."
                 )
             self._roles = weights_by_role(follower)
             self._sizes.found(follower)
