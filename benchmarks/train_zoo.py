@@ -180,8 +180,7 @@ def build(entry: dict) -> torch.nn.Module:
 
 def train(model, images, recipe, seed, state: Path) -> torch.nn.Module:
     """Run the recipe, saving all state after each epoch; return the averaged model."""
-    if recipe.get("channels_last"):  # twice as fast for convolutions on CPU
-        model = model.to(memory_format=torch.channels_last)
+    model = laid_out(model, recipe)
     accelerator = accelerate.Accelerator(
         mixed_precision=recipe["mixed_precision"],
         cpu=not torch.cuda.is_available(),
@@ -206,9 +205,7 @@ def train(model, images, recipe, seed, state: Path) -> torch.nn.Module:
         began, seen, loss_sum, hits = time.time(), 0, 0.0, 0
         model.train()
         for x, y in batches(images, recipe["batch_size"], seed=seed * 1000 + epoch):
-            x, y = augment(x.to(accelerator.device)), y.to(accelerator.device)
-            if recipe.get("channels_last"):
-                x = x.contiguous(memory_format=torch.channels_last)
+            x, y = laid_out(augment(x.to(accelerator.device)), recipe), y.to(accelerator.device)
             with accelerator.autocast():
                 logits = model(x)
             loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe["label_smoothing"])
@@ -229,6 +226,12 @@ def train(model, images, recipe, seed, state: Path) -> torch.nn.Module:
             flush=True,
         )
     return ema.module.cpu().float().eval()
+
+
+def laid_out(values, recipe):
+    """Put channels last where the recipe says so: twice as fast for convolutions on CPU."""
+    last = recipe.get("channels_last")
+    return values.to(memory_format=torch.channels_last) if last else values
 
 
 class Progress:

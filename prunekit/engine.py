@@ -54,7 +54,7 @@ def prune(
             of the chosen matrices.
         scope: Where slices compete: within an `axis`, all axes of a `kind`, or the `model`;
             the criterion's own scope unless given.
-        repair: What adjusts the weights that stay: a registered name, or a Repair.
+        repair: What adjusts what stays: a registered name, a Repair, or several of them.
         axes: Kinds of axes that may shrink; the adapter's default unless given. For single
             weights, roles of matrices; all but `aux` unless given.
         include: Globs on axis names; only these may shrink. All unless given.

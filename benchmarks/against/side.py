@@ -178,7 +178,7 @@ def _step_(pruner: Any) -> tuple[Removal, ...]:
     names |= {parameter: name for name, parameter in pruner.model.named_parameters()}
     removals = []
     for group in pruner.step(interactive=True):
-        removals += [_removal(pruner.DG, item, names) for item in group]
+        removals += [removal_of(pruner.DG, item, names) for item in group]
         group.prune()
     return tuple(one for one in removals if one is not None)
 
@@ -192,7 +192,7 @@ def ignored(model: nn.Module, axes: str) -> list[Any]:
     return [part for name, part in layers if not name.endswith((".qkv", ".fc1"))] + tables
 
 
-def _removal(graph: Any, item: Any, names: dict[Any, str]) -> Removal | None:
+def removal_of(graph: Any, item: Any, names: dict[Any, str]) -> Removal | None:
     target = item.dep.target
     name = names.get(target.module)
     if name is None:  # reshapes, additions and the like

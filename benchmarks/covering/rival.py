@@ -17,7 +17,7 @@ import torch
 import torch_pruning as tp
 from against.masking import masked
 from against.pruned import Removal
-from against.side import _removal
+from against.side import removal_of
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -85,7 +85,7 @@ def pruned_(model: nn.Module, x: Tensor) -> list[Removal]:
     left: dict[tuple[str, str], list[int]] = {}
     removals = []
     for group in pruner.step(interactive=True):
-        found = [_removal(pruner.DG, item, names) for item in group]
+        found = [removal_of(pruner.DG, item, names) for item in group]
         group.prune()
         for one in found:
             if one is not None:

@@ -97,7 +97,11 @@ def fitting(name: str) -> tuple[dict[str, Any], int]:
     with torch.device("meta"):
         try:
             whole = build(name)[0]
-        except Exception:  # some models compute with values while they are built
+        except (
+            RuntimeError,
+            NotImplementedError,
+            TypeError,
+        ):  # some models compute with values while they are built
             whole = build_real(name)
     count = sum(p.numel() for p in whole.parameters())
     if count <= LARGEST:
@@ -106,7 +110,7 @@ def fitting(name: str) -> tuple[dict[str, Any], int]:
         try:
             with torch.device("meta"):
                 build(name, **dict([argument]))
-        except Exception:  # it has no such argument
+        except (TypeError, RuntimeError, AssertionError):  # it has no such argument
             continue
         return dict([argument]), count
     raise SystemExit(f"too large: {count:,} parameters")

@@ -48,7 +48,7 @@ class Grid:
         arch: Names of architectures.
         criterion: Names of criteria, with options if any; `all` stands for every one there is.
         scope: Scopes; `own` stands for the one that the criterion declares.
-        repair: Names of repairs, with options if any.
+        repair: Names of repairs, with options if any; a plus sign chains two.
         axes: Sets of kinds, such as "mlp+head"; `default` stands for the adapter's.
         by: Budgets.
         ratio: Fractions to remove, each in (0, 1).
