@@ -291,6 +291,14 @@ def test_a_peft_model_is_to_be_merged_first():
     assert adapter_for(model.merge_and_unload()).name == "vit"
 
 
+def test_what_is_installed_is_read_once_for_all_parts_of_a_model(monkeypatch):
+    """Reading it takes milliseconds, and a model has hundreds of parts."""
+    read = []
+    monkeypatch.setattr(finding, "usable", lambda: read.append(1) or [ADAPTERS.get("vit")])
+    adapter_for(timm.create_model("test_resnet"))
+    assert len(read) == 1
+
+
 def test_what_no_family_knows_is_looked_at():
     assert adapter_for(timm.create_model("resnet18")).name == "auto"
     assert adapter_for(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))).name == "auto"

@@ -11,6 +11,8 @@ from .base import Adapter, check_declared, name_of
 from .wrappers import inside
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
 ANY = "auto"  # the adapter that takes any model
@@ -35,10 +37,11 @@ def adapter_for(model: nn.Module) -> Adapter:
     Raises:
         AdapterError: None does, and there is a known model inside; the message says what to pass.
     """
-    found = knowing(model)
+    known = usable()  # asked once: finding out what is installed reads files
+    found = _knowing(model, known)
     if found is not None:
         return found
-    within = inside(model, lambda part: knowing(part) is not None)
+    within = inside(model, lambda part: _knowing(part, known) is not None)
     if within is None and hasattr(model, "named_modules"):
         return ADAPTERS.get(ANY)
     wrapped = f"It wraps a model: pass {within}."
@@ -46,7 +49,7 @@ def adapter_for(model: nn.Module) -> Adapter:
     broken = "".join(f" Passed over: {reason}" for reason in ADAPTERS.broken.values())
     raise AdapterError(
         f"No adapter knows {type(model).__name__}; known: "
-        f"{', '.join(adapter.name for adapter in usable())}. {advice}{broken}"
+        f"{', '.join(adapter.name for adapter in known)}. {advice}{broken}"
     )
 
 
@@ -89,7 +92,11 @@ def able(adapter: Adapter, model: nn.Module) -> tuple[Adapter, tuple[str, ...]]:
 
 def knowing(model: nn.Module) -> Adapter | None:
     """Return the adapter of the family that a model is of, if there is one."""
-    for adapter in usable():
+    return _knowing(model, usable())
+
+
+def _knowing(model: nn.Module, among: Iterable[Adapter]) -> Adapter | None:
+    for adapter in among:
         if adapter.name == ANY:  # the last resort
             continue
         try:
