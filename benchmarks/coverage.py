@@ -13,22 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import resource
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from covering import rival, worker
+from covering.apart import apart
 from covering.names import all_names, module_of
 from covering.page import write_page
 
 HERE = Path(__file__).parent
 SMALL = HERE / "covering" / "one_per_module.txt"
-MEMORY, SECONDS = 22 * 2**30, 600
 
 
 def main() -> None:
@@ -45,7 +42,7 @@ def main() -> None:
     if args.one_per_module:
         names = firsts(names)
     path = args.out / ("coverage_rival.jsonl" if args.rival else "coverage.jsonl")
-    worker = "covering.rival" if args.rival else "covering.worker"
+    tried = rival.tried if args.rival else worker.tried
     done = {name: found for name, found in read(path).items()
             if found["outcome"] not in args.again.split(",")}  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
@@ -53,7 +50,7 @@ def main() -> None:
     missing = [name for name in names if name not in done]
     random.Random(args.seed).shuffle(missing)  # so that a part of the table stands for all of it
     with ThreadPoolExecutor(args.jobs) as pool, path.open("a") as file:
-        for found in pool.map(lambda name: work(worker, name, args.seed), missing):
+        for found in pool.map(lambda name: apart(tried, name, args.seed), missing):
             print(json.dumps(found), file=file, flush=True)
             print(
                 f"{found['outcome']:9} {found['name']}  {found.get('why') or ''}"[:160], flush=True
@@ -77,33 +74,6 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     """Return what is known already, by name."""
     lines = path.read_text().splitlines() if path.exists() else []
     return {found["name"]: found for found in map(json.loads, lines)}
-
-
-def work(worker: str, name: str, seed: int) -> dict[str, Any]:
-    """Run a worker, and return what it found, or how it ended."""
-    command = [sys.executable, "-m", worker, name, str(seed)]
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-
-    try:
-        ran = subprocess.run(
-            command,
-            cwd=HERE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            preexec_fn=limit,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return {"name": name, "outcome": "slow", "why": f"over {SECONDS} s"}
-    lines = ran.stdout.strip().splitlines()
-    if ran.returncode == 0 and lines:
-        return dict(json.loads(lines[-1]))
-    last = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
-    outcome = "too large" if last.startswith("too large") or "MemoryError" in last else "crash"
-    return {"name": name, "outcome": outcome, "why": last[:300]}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One architecture with torch-pruning's own pruner: python -m covering.rival NAME SEED.
+"""One architecture with torch-pruning's own pruner.
 
 It is asked to prune the same share of every layer but the classifier, so that about 30 % of the
 parameters leave. What it makes is held to the rules that prunekit is held to: it must run, be
@@ -7,10 +7,6 @@ smaller, and equal the model in which what left is silent.
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-import warnings
 from typing import Any
 
 import torch
@@ -28,16 +24,6 @@ from .names import build
 
 SHARE = 1 - 0.7**0.5  # of the channels on both sides of a layer
 TOLERANCE = 1e-4  # of the output's scale
-
-
-def main() -> None:
-    name, seed = sys.argv[1], int(sys.argv[2])
-    warnings.simplefilter("ignore")
-    torch.manual_seed(seed)
-    began = time.process_time()
-    found = {"name": name, **tried(name)}
-    found["seconds"] = round(time.process_time() - began, 1)
-    print(json.dumps(found), flush=True)
 
 
 def tried(name: str) -> dict[str, Any]:
@@ -151,7 +137,3 @@ def difference(made: list[Tensor], expected: list[Tensor]) -> tuple[float, float
 
 def said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".split("\n")[0][:160]
-
-
-if __name__ == "__main__":
-    main()

@@ -1,16 +1,9 @@
-"""One architecture, in a process of its own: python -m covering.worker NAME SEED.
-
-Prints one line of JSON: what was pruned and proven, or why not.
-"""
+"""One architecture: what was pruned and proven, or why not."""
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,22 +18,12 @@ from prunekit import PruneError, load, prune
 from prunekit.adapters.finding import adapter_for
 from prunekit.cutting import proof
 
+from .apart import TooLarge
 from .names import build
 
 RATIO = 0.3
 LARGEST = 1.2e9  # parameters; prune() holds two copies, and saving another
 SHORTER = (("depth", 4), ("depths", (1, 1, 2, 1)))  # for models that are larger
-
-
-def main() -> None:
-    name, seed = sys.argv[1], int(sys.argv[2])
-    warnings.simplefilter("ignore")
-    torch.manual_seed(seed)
-    began = time.process_time()
-    found = {"name": name, **tried(name)}
-    found["seconds"] = round(time.process_time() - began, 1)
-    found["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-    print(json.dumps(found), flush=True)
 
 
 def tried(name: str) -> dict[str, Any]:
@@ -113,7 +96,7 @@ def fitting(name: str) -> tuple[dict[str, Any], int]:
         except (TypeError, RuntimeError, AssertionError):  # it has no such argument
             continue
         return dict([argument]), count
-    raise SystemExit(f"too large: {count:,} parameters")
+    raise TooLarge(f"{count:,} parameters")
 
 
 def build_real(name: str) -> nn.Module:
@@ -151,7 +134,3 @@ def problem(result: Any, model: nn.Module, x: Tensor) -> str | None:
         if p.requires_grad and p.grad is not None and not p.grad.isfinite().all()
     ]
     return f"has gradients that are not finite: {missing[0]}" if missing else None
-
-
-if __name__ == "__main__":
-    main()
