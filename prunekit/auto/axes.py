@@ -90,27 +90,27 @@ def _grouped(coupled: Coupled) -> Iterator[_Slices]:
     of, at, position = of[free], at[free], position[free]
     order = np.lexsort((position, at, of))
     of, at, position = of[order], at[order], position[order]
-    alike: dict[tuple[tuple[int, ...], tuple[int, ...], bool], list[np.ndarray]] = {}
-    for positions, where, number in _runs(of, at, position):
-        own, counts = np.unique(where, return_counts=True)
-        key = tuple(own.tolist()), tuple(counts.tolist()), bool(added[number])
-        alike.setdefault(key, []).append(positions)
-    for (which, each, is_added), rows in alike.items():
-        table = np.stack(rows)
+    starts, counts = _runs(of, at)
+    of, owns = of[starts], np.stack([at[starts], counts], axis=1)
+    firsts, lengths = _runs(of)
+    alike: dict[tuple[bytes, int], list[int]] = {}  # what they own -> where they start
+    for first, length in zip(firsts, lengths, strict=True):
+        key = owns[first : first + length].tobytes(), int(added[of[first]])
+        alike.setdefault(key, []).append(first)
+    lengths = dict(zip(firsts.tolist(), lengths.tolist(), strict=True))
+    for (_, is_added), members in alike.items():
+        which, each = owns[members[0] : members[0] + lengths[members[0]]].T
+        table = position[starts[members][:, None] + np.arange(each.sum())]
         table = table[np.lexsort(table.T[::-1])]
         parts = np.split(table, np.cumsum(each)[:-1], axis=1)
-        yield _Slices([places[n] for n in which], parts, is_added)
+        yield _Slices([places[n] for n in which], parts, bool(is_added))
 
 
-def _runs(
-    of: np.ndarray, at: np.ndarray, position: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Yield the positions of every component, which dimensions they are of, and its number."""
-    if not len(of):
-        return
-    edges = np.flatnonzero(np.diff(of)) + 1
-    for start, end in zip((0, *edges), (*edges, len(of)), strict=True):
-        yield position[start:end], at[start:end], int(of[start])
+def _runs(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where runs of equal keys start, and how long they are."""
+    changes = np.any([np.diff(key) != 0 for key in keys], axis=0)
+    starts = np.flatnonzero(np.concatenate([[len(keys[0]) > 0], changes]))
+    return starts, np.diff(np.append(starts, len(keys[0])))
 
 
 def weights_by_role(follower: Follower) -> Mapping[str, str]:
