@@ -12,6 +12,7 @@ from .criteria.base import Criterion
 from .errors import PruneError
 from .inputs.finite import check_finite
 from .keywords import with_keywords
+from .naming import some
 from .planning.budget import CLOSE_ENOUGH
 from .pruning.further import since_the_start
 from .pruning.job import Job, Outcome, prepare, proved
@@ -24,8 +25,6 @@ from .request import Options, Request
 from .result import Result
 from .reuse import reopened
 from .shared import Shared
-
-NAMED = 3  # layers in a line
 
 
 @with_keywords(Options, Request)
@@ -150,8 +149,7 @@ def _unrepaired(request: Request, result: Result) -> Iterator[str]:
     for layer, reason in last.unrepaired.items():
         reasons.setdefault(reason, []).append(layer)
     for reason, layers in reasons.items():
-        more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
-        yield f"Not repaired: {', '.join(layers[:NAMED])}{more}, since {reason}."
+        yield f"Not repaired: {some(layers)}, since {reason}."
     for repair in request.mending:
         if repair.needs == "norms" and not last.recalibrated:
             yield (

@@ -97,9 +97,8 @@ def _grouped(coupled: Coupled) -> Iterator[_Slices]:
     for first, length in zip(firsts, lengths, strict=True):
         key = owns[first : first + length].tobytes(), int(added[of[first]])
         alike.setdefault(key, []).append(first)
-    lengths = dict(zip(firsts.tolist(), lengths.tolist(), strict=True))
-    for (_, is_added), members in alike.items():
-        which, each = owns[members[0] : members[0] + lengths[members[0]]].T
+    for (owned, is_added), members in alike.items():
+        which, each = np.frombuffer(owned, owns.dtype).reshape(-1, 2).T
         table = position[starts[members][:, None] + np.arange(each.sum())]
         table = table[np.lexsort(table.T[::-1])]
         parts = np.split(table, np.cumsum(each)[:-1], axis=1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..adapters.base import Adapter
 from ..axis import AxisSpec
 from ..errors import AdapterError
+from ..naming import some
 from ..tracing.running import dry_run
 from .axes import axes_found, weights_by_role
 from .following import Follower
@@ -17,7 +18,6 @@ from .rules import rule_of
 from .sizes import Sizes, feature_info
 from .words import INSIDE, KINDS, NAME
 
-NAMED = 3  # operations in a sentence
 ENOUGH = 0.5  # of a model's parameters; with less in reach, most ratios would be out of it
 
 
@@ -71,7 +71,7 @@ class Seeing(Adapter):
             follower = dry_run(model, self._example[:1], _followed)
             found = axes_found(follower)
             if not found:
-                stopped = ", ".join(list(follower.stopped)[:NAMED])
+                stopped = some(list(follower.stopped))
                 raise AdapterError(
                     f"Nothing of {type(model).__name__} can shrink: all that it computes reaches "
                     "the output, or goes through operations that nobody can follow"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..axis import Axis
 from ..planning.plan import Plan
 from ..tracing.copies import M, copy_with
+from ..tracing.layers import MATRICES
 from .outputs import outputs_of
 
 FAINT = 1e-3  # what is scaled by less may not show in the output, which is compared to 1e-4
@@ -62,7 +63,7 @@ def lively(model: M, example: Tensor) -> M:
         scaled: Tensor = output / factor
         return scaled
 
-    layers = [m for m in copied.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    layers = [m for m in copied.modules() if isinstance(m, MATRICES)]
     handles = [layer.register_forward_hook(scale) for layer in layers]
     try:
         outputs_of(copied, example)

@@ -18,6 +18,7 @@ from ..auto.seeing import Seeing
 from ..axis import Axis
 from ..errors import AdapterError, ParityError
 from ..inputs.subject import Subject
+from ..naming import some
 from ..planning.plan import Plan
 from ..tracing.graph import trace
 from ..tracing.running import reason
@@ -29,7 +30,6 @@ from .silence import masked
 
 SHARE = 8  # a little of an axis is one in so many slices
 ROUNDS = 24  # attempts, each of two forward passes, after which what is open is left alone
-NAMED = 3  # axes in a line
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,8 @@ def proven(subject: Subject) -> Subject:
 def _idle(adapter: Seeing) -> Iterator[str]:
     """Say which layers nothing is known of, such as heads that run in training only."""
     if adapter.idle:
-        more = f" and {len(adapter.idle) - NAMED} more" if len(adapter.idle) > NAMED else ""
         yield (
-            f"Not seen: {', '.join(adapter.idle[:NAMED])}{more}, which take no part in evaluation; "
+            f"Not seen: {some(adapter.idle)}, which take no part in evaluation; "
             "if they do in training, take them off before the small model is trained."
         )
 
@@ -94,9 +93,7 @@ def _told(failed: Sequence[Unproven]) -> Iterator[str]:
     for one in failed:
         reasons.setdefault(re.sub(r"\d+", "#", one.reason), []).append(one)
     for alike in reasons.values():
-        names = ", ".join(one.name for one in alike[:NAMED])
-        more = f" and {len(alike) - NAMED} more" if len(alike) > NAMED else ""
-        yield f"Left alone: {names}{more}, since {alike[0].reason}."
+        yield f"Left alone: {some([one.name for one in alike])}, since {alike[0].reason}."
 
 
 class _Trial:

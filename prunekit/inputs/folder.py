@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from ..naming import some
 from .feed import InputSpec
 
 UNLABELLED = -1
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for so many channels
-LISTED = 3  # names in a message
 
 
 class FolderImages(Dataset[tuple[Tensor, Tensor]]):
@@ -86,8 +86,7 @@ def read_image(path: str, mode: str = "RGB") -> Any:
 
 def listed(names: Sequence[str]) -> str:
     """Quote the first few names."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(repr(name) for name in names[:LISTED]) + more
+    return some([repr(name) for name in names])
 
 
 def _images(folder: Path, pattern: str) -> list[Path]:

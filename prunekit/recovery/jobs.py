@@ -14,8 +14,7 @@ from ..errors import AdapterError
 from ..planning.left import positions_left
 from ..planning.plan import Plan
 from ..repairs.base import Repair
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from ..tracing.layers import MATRICES
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def jobs_of(
             products.setdefault(layer, []).append((axis, slices))
     left = positions_left(axes, plan)
     for name, layer in dense.named_modules():
-        if not isinstance(layer, LAYERS):
+        if not isinstance(layer, MATRICES):
             continue
         dims = left.get(f"{name}.weight", {})
         outputs, channels = (dims.get(dim, torch.arange(layer.weight.shape[dim])) for dim in (0, 1))

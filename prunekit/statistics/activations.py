@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..axis import Axis, Member, Moments
 from ..errors import AdapterError
+from ..tracing.layers import MATRICES
 from .common import (
     Images,
     evaluating,
@@ -21,8 +22,6 @@ from .common import (
     with_voters,
     without_labels,
 )
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def gather_activations(model: nn.Module, axes: Sequence[Axis], images: Images) -> list[Axis]:
@@ -39,7 +38,7 @@ def gather_activations(model: nn.Module, axes: Sequence[Axis], images: Images) -
     meters = {
         f"{name}.weight": _LayerMeter(layer)
         for name, layer in model.named_modules()
-        if isinstance(layer, LAYERS) and f"{name}.weight" in names
+        if isinstance(layer, MATRICES) and f"{name}.weight" in names
     }
     handles = [meter.layer.register_forward_hook(meter.hook) for meter in meters.values()]
     try:

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from .copies import BATCH_NORMS
+from .layers import MATRICES
 
 MAKERS = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
 NORMS = (F.batch_norm, torch.batch_norm)
@@ -53,7 +54,7 @@ class _Watch(TorchFunctionMode):
         self.readers: dict[str, list[str | None]] = {}
         self._layers, self._norms = {}, {}
         for name, module in model.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            if isinstance(module, MATRICES):
                 if module.bias is None:
                     self._layers[id(module.weight)] = name
             elif isinstance(module, BATCH_NORMS) and module.running_mean is not None:

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import AdapterError
+from .layers import MATRICES
 from .running import dry_run
 
 LARGEST = 6  # what is held between two modules, in sizes of the image
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Key = tuple[int, int]  # a tensor, and how often it was written to
 
 
@@ -75,9 +75,7 @@ def _longest(model: nn.Module, inputs: Tensor) -> list[str]:
 
     handles = []
     for name, module in model.named_modules():
-        layers = sum(
-            isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in module.modules()
-        )
+        layers = sum(isinstance(part, MATRICES) for part in module.modules())
         if name:
             handles += [
                 module.register_forward_pre_hook(

@@ -20,6 +20,7 @@ from ..adapters.base import Adapter
 from ..axis import AUX, Axis, AxisSpec, Member
 from ..errors import AdapterError
 from .coupling import Coupling, coupled
+from .layers import MATRICES
 from .norms import is_norm
 from .running import dry_run, reason, without_collection
 from .shapes import Shapes
@@ -99,7 +100,7 @@ class _Graph:
                 "have; name a layer as named_modules() does. A layer that stands in several places "
                 "has its first name only."
             )
-        if not isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        if not isinstance(layer, MATRICES):
             raise AdapterError(
                 f"Axis {spec.name!r} is defined by layer {spec.layer!r}, which is "
                 f"{type(layer).__name__}; expected a linear or convolution layer of the model."
@@ -159,7 +160,7 @@ class _Graph:
         if name is None:  # reshapes, additions and the like
             return []
         inputs = handler.__name__.endswith("in_channels")
-        if isinstance(target, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if isinstance(target, MATRICES):
             return self._layer_dims(spec, name, target, inputs)
         own = [*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)]
         if isinstance(target, nn.Embedding):

@@ -12,8 +12,7 @@ from ..axis import AUX, Axis, matrix_axis
 from ..errors import AdapterError
 from ..globs import matching
 from ..registry import unknown
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from ..tracing.layers import MATRICES
 
 
 def weight_axes(
@@ -86,7 +85,7 @@ def in_groups(axes: Sequence[Axis], m: int) -> tuple[list[Axis], list[str]]:
 
 def _all(model: nn.Module, adapter: Adapter) -> list[Axis]:
     own = dict(model.named_parameters())  # a matrix that two layers share has one name here
-    names = [f"{n}.weight" for n, layer in model.named_modules() if isinstance(layer, LAYERS)]
+    names = [f"{n}.weight" for n, layer in model.named_modules() if isinstance(layer, MATRICES)]
     return [
         matrix_axis(name, role_of(adapter, name), own[name].detach())
         for name in names
