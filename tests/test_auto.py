@@ -121,9 +121,9 @@ class Selective(nn.Module):
         self.make, self.choose = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, 2 * width, 1)
 
     def forward(self, x):
-        batch, channels, height, width = x.shape
-        branches = self.make(x).view(batch, 2, channels, height, width)
-        scores = self.choose(x.mean((2, 3), keepdim=True)).view(batch, 2, channels, 1, 1)
+        batch, _, height, width = x.shape
+        branches = self.make(x).view(batch, 2, -1, height, width)
+        scores = self.choose(x.mean((2, 3), keepdim=True)).view(batch, 2, -1, 1, 1)
         return (branches * scores.softmax(1)).sum(1)
 
 
@@ -310,7 +310,7 @@ def test_a_family_s_own_adapter_is_the_better_choice():
     result = prune("vit_micro", "magnitude", 0.3, adapter="auto")
 
     assert "The adapter 'vit' knows this family" in result.warnings[0]
-    assert set(result.kinds.values()) == {"mlp"}
+    assert set(result.kinds.values()) == {"mlp", "head"}
 
 
 def test_variants_that_a_family_refuses_are_looked_at():
@@ -328,7 +328,7 @@ def test_variants_that_a_family_refuses_are_looked_at():
 
 def test_where_blocks_hold_little_all_kinds_are_pruned():
     wide = looked_at(net("scales"), torch.randn(IMAGE)).adapter
-    assert wide.default_kinds == ("mlp", "conv")
+    assert wide.default_kinds == ("mlp", "conv", "head")
     model = Net(64, Residual(nn.Conv2d(64, 2, 1), nn.Conv2d(2, 64, 1)))
     model(torch.randn(IMAGE))
     assert "width" in looked_at(model, torch.randn(IMAGE)).adapter.default_kinds

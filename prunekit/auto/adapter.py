@@ -38,11 +38,11 @@ class Auto(Adapter):
         )
 
     def toy(self) -> tuple[nn.Module, Tensor]:
-        """Return a small network with bottlenecks and squeeze-and-excitation."""
+        """Return a small network of convolutions first and attention after them."""
         import timm
         import torch
 
-        model = timm.create_model("test_byobnet", num_classes=7)
+        model = timm.create_model("test_coatnet", num_classes=7, img_size=64)
         return model, torch.randn(2, 3, 64, 64)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..axis import AxisSpec, Places, Tie
 from .coupled import STAYS, Coupled, Place
 from .following import Follower
-from .words import CONV, MLP, WIDTH
+from .words import CONV, HEAD, MLP, PROJ, QKV, WIDTH
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class _Slices:
         places: Which dimensions.
         rows: For each of them the positions that each slice owns, (slices, k).
         added: Whether values of different origin are added up along it.
+        attend: Whether matrices are multiplied for each of them: whether they are heads.
     """
 
     places: Sequence[Place]
     rows: Sequence[np.ndarray]
     added: bool
+    attend: bool
 
     @property
     def size(self) -> int:
@@ -67,6 +69,8 @@ def _spec(name: str, slices: _Slices, follower: Follower) -> AxisSpec:
 
 def _kind(slices: _Slices, follower: Follower) -> str:
     """Sort an axis: `width` if several share it, `mlp` between linear layers, else `conv`."""
+    if slices.attend:
+        return HEAD
     matrices = [
         (place, rows)
         for place, rows in zip(slices.places, slices.rows, strict=True)
@@ -81,11 +85,11 @@ def _kind(slices: _Slices, follower: Follower) -> str:
 
 def _grouped(coupled: Coupled) -> Iterator[_Slices]:
     """Put components together that own equally many positions of the same dimensions."""
-    component, added = coupled.components()
+    component, added, attend = coupled.components()
     places = list(coupled.places.values())
     at = np.concatenate([np.full(place.length, n) for n, place in enumerate(places)])
     position = np.concatenate([np.arange(place.length) for place in places])
-    of = component[1:]
+    of = component[1 : 1 + len(at)]  # what comes after belongs to no tensor
     free = of != component[STAYS]
     of, at, position = of[free], at[free], position[free]
     order = np.lexsort((position, at, of))
@@ -93,16 +97,17 @@ def _grouped(coupled: Coupled) -> Iterator[_Slices]:
     starts, counts = _runs(of, at)
     of, owns = of[starts], np.stack([at[starts], counts], axis=1)
     firsts, lengths = _runs(of)
-    alike: dict[tuple[bytes, int], list[int]] = {}  # what they own -> where they start
+    alike: dict[tuple[bytes, bool, bool], list[int]] = {}  # what they own -> where they start
     for first, length in zip(firsts, lengths, strict=True):
-        key = owns[first : first + length].tobytes(), int(added[of[first]])
+        number = of[first]
+        key = owns[first : first + length].tobytes(), bool(added[number]), bool(attend[number])
         alike.setdefault(key, []).append(first)
-    for (owned, is_added), members in alike.items():
+    for (owned, *what), members in alike.items():
         which, each = np.frombuffer(owned, owns.dtype).reshape(-1, 2).T
         table = position[starts[members][:, None] + np.arange(each.sum())]
         table = table[np.lexsort(table.T[::-1])]
         parts = np.split(table, np.cumsum(each)[:-1], axis=1)
-        yield _Slices([places[n] for n in which], parts, bool(is_added))
+        yield _Slices([places[n] for n in which], parts, *what)
 
 
 def _runs(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +117,13 @@ def _runs(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.diff(np.append(starts, len(keys[0])))
 
 
-def weights_by_role(follower: Follower) -> Mapping[str, str]:
-    """Return what every weight matrix does: `conv` if it has a kernel, else `mlp`."""
-    return {name: CONV if name in follower.kernels else MLP for name in follower.weights}
+def weights_by_role(follower: Follower, specs: Sequence[AxisSpec]) -> Mapping[str, str]:
+    """Return what every weight matrix does.
+
+    What writes heads is `qkv`, and what reads them `proj`; of all others, those with a kernel are
+    `conv`, and the rest `mlp`.
+    """
+    roles = {name: CONV if name in follower.kernels else MLP for name in follower.weights}
+    ties = [tie for spec in specs if spec.kind == HEAD for tie in spec.ties]
+    attending = {tie.parameter: PROJ if tie.dim else QKV for tie in ties if tie.parameter in roles}
+    return {**roles, **attending}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..tracing.norms import WHOLE_GROUPS
-from .coupled import STAYS, along, varying
-from .following import Follower, Layers, line
+from .coupled import STAYS, along, line, varying
+from .following import Follower, Layers
 
 CHANNELS = ((0,), (1,))  # the dimensions of a weight that have numbers of their own
 
@@ -27,8 +28,7 @@ def contracted(follower: Follower, one: Tensor, other: Tensor, shape: Sequence[i
     follower.multiplied(one)
     follower.multiplied(other)
     if one.dim() == 3 and follower.owner(one) is None and follower.owner(other) is None:
-        follower.keep(one, other)  # attention, whose modules know their sizes
-        return []
+        return _attended(follower, one, other, tuple(shape))
     rank, found = one.dim(), []
     summed: list[list[Tensor]] = [[], []]
     for side, (value, dim) in enumerate(((one, rank - 1), (other, rank - 2))):
@@ -42,6 +42,32 @@ def contracted(follower: Follower, one: Tensor, other: Tensor, shape: Sequence[i
                 found.append(layer.narrow(dim, 0, 1).expand(tuple(shape)))
     _agree(follower, *summed)
     return found
+
+
+def _attended(follower: Follower, one: Tensor, other: Tensor, shape: tuple[int, ...]) -> Layers:
+    """Couple the heads of what attends and what is attended to; all else of them stays."""
+    alike: dict[bytes, list[Tensor]] = {}  # a batch may be one of heads and of windows
+    passing = []
+    for value, stays in ((one, 1), (other, 2)):
+        for layer in follower.layers(value):
+            dims = varying(layer)
+            if follower.heads.multiplied(layer):
+                heads = line(layer, 0)
+                alike.setdefault(_pattern(heads), []).append(along(heads, 0, shape))
+            elif dims == (stays,) or (stays in dims and follower.heads.sought):
+                passing.append(along(line(layer, stays), stays, shape))
+            else:
+                follower.coupled.keep(layer)
+    for first, *others in alike.values():
+        for layer in others:
+            follower.coupled.couple(first, layer)
+    return [*(first for first, *_ in alike.values()), *passing]
+
+
+def _pattern(numbers: Tensor) -> bytes:
+    """Say which of some numbers are equal, whatever they are."""
+    _, first, inverse = np.unique(numbers.numpy(), return_index=True, return_inverse=True)
+    return bytes(first[inverse].tobytes())
 
 
 def _agree(follower: Follower, left: list[Tensor], right: list[Tensor]) -> None:
@@ -68,7 +94,9 @@ def convolved(follower: Follower, func: Any, given: dict[str, Any], result: Tens
         inputs, lying = inputs.view(groups, -1), outputs.view(groups, -1)
         whole = inputs.shape[0] >= inputs.shape[1] if before is None else before
         _grouped(follower, inputs, reads, lying, whole=whole)
-    follower.give(result, [along(outputs, 1, result.shape)])
+    images = [line(x, 0) for x in follower.layers(value) if 0 in varying(x)]  # such as heads
+    found = [along(outputs, 1, result.shape), *(along(x, 0, result.shape) for x in images)]
+    follower.give(result, found)
     if given["bias"] is not None:
         bias = along(_along(follower, given["bias"], 0), 1, result.shape)
         follower.coupled.couple(bias, along(outputs, 1, result.shape))

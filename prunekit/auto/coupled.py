@@ -49,11 +49,17 @@ class Coupled:
                 self.count += length
         self._edges: list[np.ndarray] = []
         self._added: list[np.ndarray] = []
+        self._attended: list[np.ndarray] = []
 
     def numbers(self, name: str, dim: int) -> Tensor:
         """Return the numbers of a dimension's positions, (length,)."""
         place = self.places[name, dim]
         return torch.arange(place.start, place.start + place.length)
+
+    def made(self, length: int) -> Tensor:
+        """Return new numbers, (length,), of what is repeated and so may be repeated less often."""
+        self.count += length
+        return torch.arange(self.count - length, self.count)
 
     def owners(self, numbers: Tensor) -> list[Place] | None:
         """Return the dimensions that numbers are all of; None if they are parts of some.
@@ -88,16 +94,21 @@ class Coupled:
             own = np.unique(_squeezed(each).numpy())
             self._edges.append(np.stack([own, np.full_like(own, STAYS)]))
 
-    def components(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the component of every number, and which components are added up somewhere."""
+    def attended(self, numbers: Tensor) -> None:
+        """Note that matrices are multiplied for each of these positions, as for heads."""
+        self._attended.append(numbers.numpy())
+
+    def components(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return every number's component; which are added up somewhere; and which attend."""
         edges = np.concatenate([np.zeros((2, 1), np.int64), *self._edges], 1)
         ones = np.ones(edges.shape[1], np.int8)
         graph = coo_array((ones, (edges[0], edges[1])), shape=(self.count, self.count))
         number, found = connected_components(graph, directed=False)
-        added = np.zeros(number, bool)
-        for some in self._added:
-            added[found[some]] = True
-        return found, added
+        added, attend = np.zeros((2, number), bool)
+        for which, noted in ((added, self._added), (attend, self._attended)):
+            for some in noted:
+                which[found[some]] = True
+        return found, added, attend
 
 
 def varying(numbers: Tensor) -> tuple[int, ...]:
@@ -124,6 +135,14 @@ def along(numbers: Tensor, dim: int, shape: Iterable[int]) -> Tensor:
     lying = [1] * len(shape)
     lying[dim] = len(numbers)
     return numbers.view(lying).expand(shape)
+
+
+def line(layer: Tensor, dim: int) -> Tensor:
+    """Return the numbers of a layer that varies along one dimension, (length,)."""
+    for other in range(layer.dim()):
+        if other != dim:
+            layer = layer.narrow(other, 0, 1)
+    return layer.reshape(-1)
 
 
 def _squeezed(numbers: Tensor) -> Tensor:

@@ -19,8 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 from ..tracing.norms import channel_dim, normalises
 from ..tracing.shapes import Shapes, is_composite
-from .coupled import Coupled, along, varying
+from .coupled import Coupled, along, line, varying
+from .heads import Heads
 
+EXPAND = torch.ops.aten.expand.default
 Layers = list[Tensor]  # of numbers; each has the shape of the value
 # Given the follower, the operation, its arguments by name, and what it returned.
 Rule = Callable[["Follower", Any, dict[str, Any], Any], None]
@@ -33,6 +35,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         coupled: What goes together.
         weights: Names of all parameters that something was multiplied with, in order of use.
         kernels: Those of convolutions that look at more than one position.
+        step: How many operations it has seen.
         used: Names of all parameters and buffers that some operation was given.
         stopped: Names of operations that nobody could follow, though they were given channels.
         channels: Module that was to be watched, to the numbers of its output's channels.
@@ -43,6 +46,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         model: nn.Module,
         rule_of: Callable[[Any], Rule | None],
         watched: Mapping[str, int] | None = None,
+        heads: Heads | None = None,
     ):
         """Look at a model that is to be followed.
 
@@ -50,14 +54,18 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
             model: Its values are of no interest, so it may be on the meta device.
             rule_of: From an operation to how numbers go through it.
             watched: Modules, to how many channels their outputs have.
+            heads: Where heads are split off; None: that is to be found out.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._rule_of = rule_of
+        self.heads = heads or Heads()
         own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self.coupled = Coupled({name: tensor.shape for name, tensor in own.items()})
+        self.heads.coupled = self.coupled
         self.weights: dict[str, None] = {}
         self.kernels: set[str] = set()
         self.used: set[str] = set()
+        self.step = 0
         self.stopped: dict[str, None] = {}
         self.channels: dict[str, Tensor] = {}
         self._watched = watched or {}
@@ -66,6 +74,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self._storage = {tensor.untyped_storage()._cdata: name for name, tensor in own.items()}
         self._layers: dict[int, tuple[weakref.ref[Tensor], Layers]] = {}
         self._within = 0  # norms that run
+        self._ruling = False  # whether numbers are computed with, and not the model's values
         self._model = model
         for (name, dim), place in self.coupled.places.items():
             if place.length == 1:  # what is alone cannot leave
@@ -101,7 +110,8 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self._within -= 1
             if not self._within:
-                self._normalised(name, module, args, output)
+                with self._reckoning():
+                    self._normalised(name, module, args, output)
 
         return leave
 
@@ -111,7 +121,8 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
                 for layer in self.layers(value):
                     (dim, *others) = varying(layer)
                     if not others and value.shape[dim] == self._watched[name]:
-                        self.channels.setdefault(name, line(layer, dim))
+                        with self._reckoning():
+                            self.channels.setdefault(name, line(layer, dim))
 
         return note
 
@@ -120,22 +131,37 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run an operation, and follow the numbers through it."""
         kwargs = kwargs or {}
+        if self._ruling:
+            return func(*args, **kwargs)
+        self.step += 1
         if is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)
         result = self.looked_up(func, args, kwargs)
-        if self._within or not any(self.layers(x) for x in tensors_in(args, kwargs)):
+        if self._within or not (
+            any(self.layers(x) for x in tensors_in(args, kwargs)) or func is EXPAND
+        ):
             return result
         given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         rule = self._rule_of(func)
         try:
             if rule is None or not all(x.numel() for x in tensors_in(args, kwargs)):
                 raise LookupError  # nothing is known of it
-            rule(self, func, given, result)
+            with self._reckoning():
+                rule(self, func, given, result)
         except Exception:  # torch has thousands of operations, in more forms than rules foresee
             self.stopped[func.__name__.partition(".")[0]] = None
             self.keep(*tensors_in(args, kwargs))
         return result
+
+    @contextmanager
+    def _reckoning(self) -> Iterator[None]:
+        """Within it, operations are on numbers, which nobody follows or counts."""
+        self._ruling = True
+        try:
+            yield
+        finally:
+            self._ruling = False
 
     def layers(self, value: Tensor) -> Layers:
         """Return what decides a value's dimensions."""
@@ -182,6 +208,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
     ) -> Layers:
         """Couple values that meet element by element, and return the layers of what comes out."""
         groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+        found = []
         for number, value in enumerate(values):
             for layer in self.layers(value):
                 layer = layer.expand(tuple(shape))
@@ -195,11 +222,13 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
             )
             if crossing or lacking:
                 self.coupled.keep(*(layer for _, layer in entries))
+                continue
             first, layer = entries[0]
+            found.append(layer)
             for number, other in entries[1:]:
                 mine = self.owner(values[first]) or self.owner(values[number])
                 self.coupled.couple(layer, other, added=added and mine is None)
-        return [entries[0][1] for entries in groups.values()]
+        return found
 
     def _normalised(
         self, name: str, module: nn.Module, args: tuple[Any, ...], output: object
@@ -228,14 +257,6 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         if not self.layers(x):
             self.keep(*own)
         self.give(output, found)
-
-
-def line(layer: Tensor, dim: int) -> Tensor:
-    """Return the numbers of a layer that varies along one dimension, (length,)."""
-    for other in range(layer.dim()):
-        if other != dim:
-            layer = layer.narrow(other, 0, 1)
-    return layer.reshape(-1)
 
 
 def tensors_in(*what: Any) -> list[Tensor]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .contracting import contracted, convolved
-from .coupled import STAYS, along, compressed, varying
-from .following import Follower, Rule, line, tensors_in
+from .coupled import STAYS, along, compressed, line, varying
+from .following import Follower, Rule, tensors_in
 
 aten = torch.ops.aten
 
@@ -91,25 +91,26 @@ def gating(follower: Follower, func: Any, given: dict[str, Any], result: Tensor)
 
 
 def expanding(follower: Follower, func: Any, given: dict[str, Any], result: Tensor) -> None:
-    """Numbers are repeated as the values are."""
+    """Numbers are repeated as the values are; that dimensions are repeated is noted too."""
     (value,) = tensors_in(given)
-    follower.give(result, [layer.expand(result.shape) for layer in follower.layers(value)])
+    found = [layer.expand(result.shape) for layer in follower.layers(value)]
+    lacking = result.dim() - value.dim()
+    for dim, size in enumerate(result.shape):
+        if size > 1 and (dim < lacking or value.shape[dim - lacking] == 1):
+            found.append(along(follower.coupled.made(size), dim, result.shape))
+    follower.give(result, found)
 
 
 def shaping(follower: Follower, func: Any, given: dict[str, Any], result: Tensor) -> None:
-    """Where a dimension is split in several, all but the last keep their size."""
+    """Where a dimension is split in several, one of them may shrink: the heads, or the last."""
     value = tensors_in(given)[0]
     found = []
     for layer in follower.layers(value):
         shaped = compressed(layer.reshape(result.shape))
-        dims = varying(shaped)
-        if len(dims) > max(1, len(varying(layer))):
-            for dim in dims[:-1]:
-                first = shaped.narrow(dim, 0, 1)
-                follower.coupled.couple(first, shaped)
-                shaped = first.expand(shaped.shape)
+        if len(varying(shaped)) > max(1, len(varying(layer))):
+            shaped = follower.heads.split(shaped, follower.step)
         found.append(shaped)
-    follower.give(result, found)
+    follower.give(result, follower.heads.chosen(found))
 
 
 def joining(follower: Follower, func: Any, given: dict[str, Any], result: Tensor) -> None:

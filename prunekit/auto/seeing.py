@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -12,8 +13,10 @@ from ..axis import AxisSpec
 from ..errors import AdapterError
 from ..naming import some
 from ..tracing.running import dry_run
+from .attending import attending, merged, reduce_
 from .axes import axes_found, weights_by_role
 from .following import Follower
+from .heads import Heads
 from .rules import rule_of
 from .sizes import Sizes, feature_info
 from .words import INSIDE, KINDS, NAME
@@ -68,8 +71,8 @@ class Seeing(Adapter):
     def axes(self, model: nn.Module) -> list[AxisSpec]:
         """Declare what goes together and may shrink, of all kinds."""
         if model is not self._model or not self._found:
-            follower = dry_run(model, self._example[:1], _followed)
-            found = axes_found(follower)
+            follower = _followed(model, self._example[:1])
+            found = merged(axes_found(follower))
             if not found:
                 stopped = some(list(follower.stopped))
                 raise AdapterError(
@@ -78,7 +81,7 @@ class Seeing(Adapter):
                     f"{f' ({stopped})' if stopped else ''}. Write an adapter for it "
                     "(docs/own_adapter.md)."
                 )
-            self._roles = weights_by_role(follower)
+            self._roles = weights_by_role(follower, found)
             self._sizes.found(follower)
             self.idle = _idle(model, follower)
             if model is self._model:
@@ -88,7 +91,7 @@ class Seeing(Adapter):
         return [spec for spec in found if spec.name not in self.left_out]
 
     def role(self, parameter: str) -> str:
-        """Return `conv` for weights with a kernel, `mlp` for others that something passes."""
+        """Return what a weight matrix does, `aux` if nothing passes it."""
         if not self._roles:
             self.axes(self._model)
         return self._roles.get(parameter, "aux")
@@ -96,12 +99,23 @@ class Seeing(Adapter):
     def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:
         """Reset the sizes that models of timm cache."""
         self._sizes.reset_(model)
+        reduce_(model, attending(self._model, self._found[0]), left)
 
 
-def _followed(model: nn.Module, inputs: Tensor) -> Follower:
+def _followed(model: nn.Module, example: Tensor) -> Follower:
+    """Follow a model; twice where channels are split in several, for what they are shows later."""
+    heads = Heads()
+    follower = dry_run(model, example, partial(_follow, heads=heads))
+    found = heads.found()
+    if found is None:
+        return follower
+    return dry_run(model, example, partial(_follow, heads=Heads(found)))
+
+
+def _follow(model: nn.Module, inputs: Tensor, heads: Heads) -> Follower:
     """Follow a model as it evaluates, and the heads that only run while it trains."""
     watched = {info["module"]: info["num_chs"] for info in feature_info(model)}
-    follower = Follower(model, rule_of, watched)
+    follower = Follower(model, rule_of, watched, heads)
     follower.follow(inputs)
     if _idle(model, follower):
         with _training(model, _idle(model, follower)), suppress(Exception):  # it stays idle then

@@ -75,6 +75,8 @@ def lively(model: M, example: Tensor) -> M:
 
 def _noise(name: str, tensor: Tensor) -> Tensor:
     """Replace a tensor by noise of the variance that its width asks for."""
+    if tensor.dim() > 1 and not isinstance(tensor, nn.Parameter):  # a constant, such as a basis
+        return tensor.clone()
     # The sum of what is not finite is not finite; it takes a tenth of the time of asking for each.
     if not tensor.is_floating_point() or not tensor.sum(dtype=torch.float32).isfinite():
         return tensor.clone()

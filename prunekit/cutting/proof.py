@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from ..adapters.answers import axes_of
@@ -28,7 +29,8 @@ from .parity import TOLERANCE, compared, run_small
 from .shrink import shrunk
 from .silence import masked
 
-SHARE = 8  # a little of an axis is one in so many slices
+SHARE = 4  # a little of an axis is at most one in so many slices
+BITS = 2  # of the number of a group of axes, by which they are tried apart
 ROUNDS = 24  # attempts, each of two forward passes, after which what is open is left alone
 
 
@@ -57,7 +59,7 @@ def proven(subject: Subject) -> Subject:
     noisy = lively(subject.model, subject.example)
     specs = axes_of(adapter, subject.model)
     axes = trace(noisy, specs, adapter, subject.example)
-    failed = list(_failed(_alike(axes), _Trial(noisy, adapter, subject.example)))
+    failed = _failed_in_any(_alike(axes), _Trial(noisy, adapter, subject.example))
     left = adapter.without([one.name for one in failed])
     if len(failed) == len(axes):
         raise AdapterError(
@@ -82,8 +84,8 @@ def _better(model: nn.Module) -> Iterator[str]:
     family = knowing(model)
     if family is not None and able(family, model)[0] is family:
         yield (
-            f"The adapter {family.name!r} knows this family, and its attention too; leave out the "
-            "adapter 'auto' to use it."
+            f"The adapter {family.name!r} knows this family, head dimensions included; leave out "
+            "the adapter 'auto' to use it."
         )
 
 
@@ -119,6 +121,21 @@ class _Trial:
         return None
 
 
+def _failed_in_any(groups: list[list[Axis]], trial: _Trial) -> list[Unproven]:
+    """Try all axes at once, and then some without the others: one may hide what another lacks."""
+    failed: list[Unproven] = []
+    numbers = range(len(groups))
+    chosen = [set(numbers)]
+    for bit in range(min(BITS, (len(groups) - 1).bit_length())):
+        chosen += [{n for n in numbers if n >> bit & 1 == side} for side in (0, 1)]
+    for tried in chosen:
+        names = {one.name for one in failed}
+        left = [[axis for axis in groups[n] if axis.name not in names] for n in tried]
+        if any(left):
+            failed += _failed([group for group in left if group], trial)
+    return failed
+
+
 def _failed(groups: list[list[Axis]], trial: _Trial) -> Iterator[Unproven]:
     """Halve groups of axes until those that fail are alone."""
     problem = trial([axis for group in groups for axis in group])
@@ -145,9 +162,10 @@ def _alike(axes: Sequence[Axis]) -> list[list[Axis]]:
 
 
 def _little(axes: Sequence[Axis]) -> Plan:
+    """Cut every axis at random, and by another number: axes that are tied in secret would agree."""
     kept = {}
-    for axis in axes:
-        gone = max(1, axis.size // SHARE)
-        step = axis.size // gone
-        kept[axis.name] = tuple(sorted({*range(axis.size)} - {*range(step - 1, step * gone, step)}))
+    for number, axis in enumerate(axes):
+        gone = 1 + number % max(1, axis.size // SHARE)
+        order = torch.randperm(axis.size, generator=torch.Generator().manual_seed(number))
+        kept[axis.name] = tuple(sorted(order[gone:].tolist()))
     return Plan(kept, {axis.name: axis.size for axis in axes}, "slices", 0.0, 0.0)

@@ -1,0 +1,130 @@
+"""Attending: what modules that attend know of their heads, and what to change when some leave."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..axis import AxisSpec, Tie
+from .forwards import JOINED, freed, sizes_of
+from .words import HEAD
+
+COUNTS = re.compile(r"(?!.*(dim|size|per_)).*heads?$")  # names of attributes that count heads
+
+
+@dataclass(frozen=True)
+class Attending:
+    """A module that has heads.
+
+    Attributes:
+        axis: The name of its heads' axis.
+        heads: How many it has.
+        shapes: Of all its tensors.
+        joined: How many channels all heads return, if that is known.
+    """
+
+    axis: str
+    heads: int
+    shapes: Mapping[str, torch.Size]
+    joined: int | None
+
+
+def attending(model: nn.Module, specs: Sequence[AxisSpec]) -> dict[str, Attending]:
+    """Return the modules that hold what heads own, by their names."""
+    shapes = {name: tensor.shape for name, tensor in _tensors(model).items()}
+    found = {}
+    for spec in specs:
+        if spec.kind != HEAD:
+            continue
+        heads = spec.ties[0].fold.size
+        for path in dict.fromkeys(path for tie in spec.ties for path in _holders(tie, spec)):
+            if type(model.get_submodule(path)).__module__.startswith("torch.nn."):
+                continue
+            within = {name: shape for name, shape in shapes.items() if _is_in(name, path)}
+            reads = [tie for tie in spec.ties if tie.parameter in within and tie.dim == 1]
+            joined = [length for t in reads if (length := within[t.parameter][1]) > heads]
+            found[path] = Attending(spec.name, heads, within, joined[0] if joined else None)
+    return found
+
+
+def reduce_(model: nn.Module, modules: Mapping[str, Attending], left: Mapping[str, int]) -> None:
+    """Put right what modules of a smaller model know of their heads, and how they reshape.
+
+    Args:
+        model: Its parameters are cut already.
+        modules: What they were before.
+        left: Axis to how many slices are left.
+    """
+    tensors = _tensors(model)
+    for path, one in modules.items():
+        if all(tensors[name].shape == shape for name, shape in one.shapes.items()):
+            continue
+        module = model.get_submodule(path)
+        heads = left.get(one.axis, one.heads)
+        if heads < one.heads:
+            _recount_(module, one, heads, tensors)
+        module.__class__ = freed(type(module))  # type: ignore[arg-type]
+        if one.joined is not None:
+            setattr(module, JOINED, one.joined // one.heads * heads)
+
+
+def _recount_(module: nn.Module, one: Attending, heads: int, tensors: Mapping[str, Tensor]) -> None:
+    """Set the attributes that count heads, or channels of all heads."""
+    sizes = {
+        before: after
+        for name, shape in one.shapes.items()
+        for before, after in zip(shape, tensors[name].shape, strict=True)
+        if before != after and before % one.heads == 0 and after == before // one.heads * heads
+    }
+    shaping = sizes_of(type(module))  # type: ignore[arg-type]
+    for name, value in list(vars(module).items()):
+        if isinstance(value, int) and COUNTS.match(name) and value % one.heads == 0:
+            setattr(module, name, value // one.heads * heads)
+        elif isinstance(value, int) and name in shaping and value != one.heads:
+            setattr(module, name, sizes.get(value, value))
+        elif isinstance(value, tuple) and name in shaping and value[-1:] == (one.heads,):
+            setattr(module, name, (*value[:-1], heads))
+
+
+def merged(specs: Sequence[AxisSpec]) -> list[AxisSpec]:
+    """Put the heads of one module together that leave one by one: it counts them only once.
+
+    Where heads are mixed, those before and those after it do not depend on each other.
+    """
+    found: dict[object, AxisSpec] = {}
+    for spec in specs:
+        owner = _owner(spec) if spec.kind == HEAD else None
+        key = (owner, spec.ties[0].fold.size) if owner else spec.name
+        before = found.get(key)
+        ties = before.ties + spec.ties if before else spec.ties
+        found[key] = replace(before or spec, ties=ties, owner=owner)
+    return list(found.values())
+
+
+def _owner(spec: AxisSpec) -> str | None:
+    """Return the module that attends with some heads; None if several share them."""
+    found = {path for tie in spec.ties for path in list(_holders(tie, spec))[-1:]}
+    longest = max(found, key=len, default=None)
+    return longest if longest and all(_is_in(t.parameter, longest) for t in spec.ties) else None
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _holders(tie: Tie, spec: AxisSpec) -> Iterator[str]:
+    """Yield the modules that a parameter is in, up to one that writes and reads its heads."""
+    path = tie.parameter.rpartition(".")[0]
+    while path:
+        yield path
+        if {0, 1} <= {other.dim for other in spec.ties if _is_in(other.parameter, path)}:
+            return
+        path = path.rpartition(".")[0]
+
+
+def _is_in(name: str, path: str) -> bool:
+    return name.startswith(f"{path}.")

@@ -1,0 +1,119 @@
+"""freed: a class whose forward pass does not rest on its input having as many channels as it joins.
+
+Attention often reshapes what its heads return to the shape of its input, `reshape(B, N, C)`, which
+holds as long as no head has left. Here such a size is left to torch to work out, `reshape(B, N,
+-1)`: the only way to remove heads from such a module without copying its code.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import textwrap
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+from torch import nn
+
+SHAPING = ("reshape", "view")
+SIZING = (*SHAPING, "expand", "split", "chunk", "unflatten", "repeat")
+CHANNELS = "C"  # what timm and nearly everybody call them
+JOINED = "channels_of_heads"  # the attribute that says how many all heads return
+
+
+@cache
+def freed(base: type[nn.Module]) -> type[nn.Module]:
+    """Return a subclass without such sizes; the class itself if it has none, or no source."""
+    methods = {name: made for name, own in _methods(base) if (made := _freed(own)) is not None}
+    if not methods:
+        return base
+
+    def reduced(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
+        return _empty, (base,), vars(module)
+
+    named = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(base.__name__, (base,), {**methods, **named, "__reduce_ex__": reduced})
+
+
+@cache
+def sizes_of(base: type[nn.Module]) -> frozenset[str]:
+    """Return the names of the attributes that a class gives to operations that change shapes."""
+    found = set()
+    for _, own in _methods(base):
+        tree = _tree(own)
+        for call in _calls(tree, SIZING) if tree else ():
+            found |= {
+                node.attr
+                for arg in call.args
+                for node in ast.walk(arg)
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
+            }
+    return frozenset(found)
+
+
+def _empty(base: type[nn.Module]) -> nn.Module:
+    """Return what unpickling fills."""
+    made = freed(base)  # type: ignore[arg-type]
+    return made.__new__(made)
+
+
+def _methods(base: type[nn.Module]) -> Iterator[tuple[str, FunctionType]]:
+    for cls in reversed(base.__mro__[: base.__mro__.index(nn.Module)]):
+        yield from ((name, own) for name, own in vars(cls).items() if isinstance(own, FunctionType))
+
+
+def _tree(function: FunctionType) -> ast.Module | None:
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+
+
+def _calls(tree: ast.AST, names: tuple[str, ...]) -> Iterator[ast.Call]:
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    yield from (c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in names)
+
+
+def _freed(function: FunctionType) -> Callable[..., Any] | None:
+    """Return a function without sizes that are its input's; None if it has none."""
+    tree = _tree(function)
+    if tree is None or function.__closure__ is not None:
+        return None
+    changed = [call for call in _calls(tree, SHAPING) if _free(call)]
+    if not changed:
+        return None
+    source = ast.unparse(ast.fix_missing_locations(tree))
+    place = f"<{function.__module__}.{function.__qualname__}, freed by prunekit>"
+    linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)
+    made: dict[str, Any] = {}
+    exec(compile(source, place, "exec"), function.__globals__, made)
+    return made[function.__name__]  # type: ignore[no-any-return]
+
+
+def _free(call: ast.Call) -> bool:
+    """Leave the size that is made of the input's channels to torch; say whether there is one."""
+    sized = [n for n, arg in enumerate(call.args) if _names_channels(arg)]
+    if len(sized) != 1:
+        return False
+    (at,) = sized
+    if all(ast.unparse(arg) != "-1" for arg in call.args):
+        call.args[at] = ast.parse("-1", mode="eval").body
+    elif not isinstance(call.args[at], ast.Name):  # a head's share of the channels
+        call.args[at] = _Joined().visit(call.args[at])
+    else:
+        return False
+    return True
+
+
+def _names_channels(arg: ast.AST) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == CHANNELS for node in ast.walk(arg))
+
+
+class _Joined(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        if node.id != CHANNELS:
+            return node
+        return ast.Attribute(ast.Name("self", ast.Load()), JOINED, ast.Load())
