@@ -151,9 +151,11 @@ def _proof(report: Report) -> tuple[str, str]:
         )
     verdict = "holds" if parity["holds"] else "FAILS"
     noise = " (with noise where the weights hide the cut)" if parity["noisy"] else ""
+    rounding = " (in float64, since in float32 rounding alone moves it by more than is allowed)"
+    precision = rounding if parity.get("in_float64") else ""
     return "parity", (
         f"{verdict}: differs from the masked model by {parity['difference']:.1e}, where its "
-        f"output's scale is {parity['scale']:.2g}{noise}"
+        f"output's scale is {parity['scale']:.2g}{noise}{precision}"
     )
 
 

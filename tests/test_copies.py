@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 
 from prunekit.errors import AdapterError
 from prunekit.tracing.checkpointing import without_checkpointing
-from prunekit.tracing.copies import copy_with, in_float32, weightless
+from prunekit.tracing.copies import copy_with, in_precision, weightless
 
 
 def copied(model):
@@ -209,7 +209,7 @@ def test_a_module_that_refuses_is_named():
 # --- copies to be run --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [weightless, in_float32])
+@pytest.mark.parametrize("make", [weightless, in_precision])
 def test_copies_to_be_run_are_in_float32_without_checkpointing(make):
     model = nn.Sequential(nn.Linear(3, 3)).half()
     model[0].grad_checkpointing = True

@@ -117,7 +117,8 @@ def test_of_several_outputs_the_one_that_differs_most_in_proportion_counts():
 
 
 def test_an_output_that_goes_missing_is_noticed():
-    reference = Reference(EXAMPLE, {"output[0]": torch.ones(1, 3), "output[1]": torch.ones(1, 3)})
+    outputs = {"output[0]": torch.ones(1, 3), "output[1]": torch.ones(1, 3)}
+    reference = Reference(EXAMPLE, outputs, lambda: outputs)
     small = Net(lambda one, two, _: one)
     with pytest.raises(
         ParityError, match=r"returns output, the masked model output\[0\], output\["
@@ -130,10 +131,21 @@ def test_a_small_model_that_fails_in_any_way_is_one_sentence(error):
     def fail(*_):
         raise error
 
-    reference = Reference(EXAMPLE, {"output": torch.ones(1, 3)})
+    outputs = {"output": torch.ones(1, 3)}
+    reference = Reference(EXAMPLE, outputs, lambda: outputs)
     with pytest.raises(ParityError, match=r"does not run \(.*: odd\)") as raised:
         verify(reference, Net(fail))
     assert raised.value.__cause__ is error
+
+
+def test_what_rounding_alone_moves_is_compared_in_float64():
+    """The sine of large numbers has few digits left in float32."""
+    rounded = pruned(lambda one, two, _: ((1e6 * one).sin(), two))
+    assert rounded.parity.in_float64
+    assert rounded.parity.difference < 1e-7
+    assert not pruned(lambda one, two, _: (one, two)).parity.in_float64
+    with pytest.raises(ParityError, match="differs from the masked model's by"):
+        pruned(lambda one, two, _: ((1e6 * one).sin(), two), adapter=Clumsy())
 
 
 def test_one_image_is_compared_and_half_precision_in_float32():

@@ -11,35 +11,36 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from ..errors import AdapterError
 from ..tracing.checkpointing import without_checkpointing
-from ..tracing.copies import in_float32
+from ..tracing.copies import in_precision
 
 Outputs = dict[str, Tensor]  # by name, such as "output['logits']"; a single tensor is "output"
 
 
 @torch.inference_mode()
-def outputs_of(model: nn.Module, example: Tensor) -> Outputs:
+def outputs_of(model: nn.Module, example: Tensor, dtype: torch.dtype = torch.float32) -> Outputs:
     """Run a model on the first of some inputs.
 
     Args:
-        model: Put in evaluation mode; one of another precision than float32 is copied.
+        model: Put in evaluation mode; one of another precision is copied.
         example: One batch of inputs.
+        dtype: The precision to run it in.
 
     Returns:
-        All floating-point tensors of the output, in float32.
+        All floating-point tensors of the output, in that precision.
 
     Raises:
         AdapterError: There are none.
     """
     own = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
-    if own <= {torch.float32}:
+    if own <= {dtype}:
         x = example[:1].to(next(model.parameters()).device)
-        model, x = model.eval(), x.float() if x.is_floating_point() else x
+        model, x = model.eval(), x.to(dtype) if x.is_floating_point() else x
     else:
-        model, x = in_float32(model, example[:1])
+        model, x = in_precision(model, example[:1], dtype)
     with _all_digits(), without_checkpointing(model):
         output = model(x)
     found = {
-        f"output{keystr(path)}": leaf.float()
+        f"output{keystr(path)}": leaf.to(dtype)
         for path, leaf in tree_flatten_with_path(output)[0]
         if isinstance(leaf, Tensor) and leaf.is_floating_point()
     }

@@ -25,7 +25,7 @@ from ..tracing.graph import trace
 from ..tracing.running import reason
 from .hiding import lively
 from .outputs import outputs_of
-from .parity import TOLERANCE, compared, run_small
+from .parity import Reference, verify
 from .shrink import shrunk
 from .silence import masked
 
@@ -109,9 +109,14 @@ class _Trial:
         self.left -= 1
         plan = _little(axes)
         try:
-            expected = outputs_of(masked(self.model, axes, plan), self.example)
-            found = run_small(shrunk(self.model, axes, plan, self.adapter).eval(), self.example)
-            compared(expected, found, TOLERANCE)
+            large = masked(self.model, axes, plan)
+            small = shrunk(self.model, axes, plan, self.adapter).eval()
+            expected = Reference(
+                self.example,
+                outputs_of(large, self.example),
+                lambda: outputs_of(large, self.example, torch.float64),
+            )
+            verify(expected, small)
         except ParityError as error:
             if error.__cause__ is None:
                 return "removing some of it is not the same as masking it"

@@ -51,6 +51,7 @@ class ParityEntry(TypedDict):
     scale: Amount
     tolerance: Amount
     noisy: bool
+    in_float64: NotRequired[bool]  # not in reports of 0.1.0
     holds: bool
 
 

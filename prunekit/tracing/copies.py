@@ -62,25 +62,26 @@ def weightless(model: M, example: Tensor) -> tuple[M, Tensor]:
     return shell, _meta(example)
 
 
-def in_float32(model: M, example: Tensor) -> tuple[M, Tensor]:
-    """Copy a model to be run, in evaluation mode, in float32 and without checkpointing.
+def in_precision(model: M, example: Tensor, dtype: torch.dtype = torch.float32) -> tuple[M, Tensor]:
+    """Copy a model to be run, in evaluation mode, in one precision and without checkpointing.
 
-    The copy shares what is in float32 already, and the inputs are where it is.
+    The copy shares what has that precision already, and the inputs are where it is.
 
     Raises:
         AdapterError: The model cannot be copied, see `copy_with`.
     """
-    copied = copy_with(model, lambda _, tensor: _float(tensor)).eval()
+    copied = copy_with(model, lambda _, tensor: _precise(tensor, dtype)).eval()
     switch_off_(copied)
-    return copied, _float(example.to(next(model.parameters()).device))
+    return copied, _precise(example.to(next(model.parameters()).device), dtype)
 
 
-def _float(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _precise(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    made: Tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return made
 
 
 def _meta(tensor: Tensor) -> Tensor:
-    return _float(torch.empty_like(tensor, device="meta"))
+    return _precise(torch.empty_like(tensor, device="meta"), torch.float32)
 
 
 def _module(module: M, memo: dict[int, Any], path: str) -> M:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from ..errors import AdapterError
-from .copies import in_float32, weightless
+from .copies import in_precision, weightless
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def dry_run(model: nn.Module, example: Tensor, run: Callable[[nn.Module, Tensor]
     except Exception as error:  # of the model's own code
         without_values = error
     try:
-        found = run(*in_float32(model, example))
+        found = run(*in_precision(model, example))
     except AdapterError:
         raise
     except Exception as error:
