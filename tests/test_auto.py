@@ -127,6 +127,16 @@ class Selective(nn.Module):
         return (branches * scores.softmax(1)).sum(1)
 
 
+class Tied(Selective):
+    """There are as many channels in a branch as there are inputs, and the forward pass says so."""
+
+    def forward(self, x):
+        batch, channels, height, width = x.shape
+        branches = self.make(x).view(batch, 2, channels, height, width)
+        scores = self.choose(x.mean((2, 3), keepdim=True)).view(batch, 2, channels, 1, 1)
+        return (branches * scores.softmax(1)).sum(1)
+
+
 def conv(inputs, outputs, **options):
     return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
 
@@ -324,6 +334,15 @@ def test_variants_that_a_family_refuses_are_looked_at():
     said = result.warnings[0]
     assert "is GeGluMlp; expected Mlp" in said
     assert said.endswith("Until then, the adapter 'auto' is used in its place.")
+
+
+def test_axes_that_are_tied_in_secret_are_left_alone():
+    """As long as both lose the same share, nothing would show."""
+    torch.manual_seed(0)
+    model = Net(16, Tied(16)).eval()
+    model(torch.randn(IMAGE))
+    with pytest.raises(AdapterError, match="Nothing of Net can shrink: the model does not run"):
+        prune(model, "random", 0.1, example_input=torch.randn(IMAGE))
 
 
 def test_where_blocks_hold_little_all_kinds_are_pruned():

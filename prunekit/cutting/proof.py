@@ -99,15 +99,23 @@ def _told(failed: Sequence[Unproven]) -> Iterator[str]:
 
 
 class _Trial:
-    """Cuts a little of some axes, and says what goes wrong."""
+    """Cuts some axes, and says what goes wrong.
+
+    Attributes:
+        model: What is cut, which is kept.
+        adapter: Has declared the axes.
+        example: One batch of inputs.
+        left: How many attempts there may be.
+        little: Whether little of an axis is cut, or half of it.
+    """
 
     def __init__(self, model: nn.Module, adapter: Seeing, example: Tensor):
         self.model, self.adapter, self.example = model, adapter, example
-        self.left = ROUNDS
+        self.left, self.little = ROUNDS, True
 
     def __call__(self, axes: Sequence[Axis]) -> str | None:
         self.left -= 1
-        plan = _little(axes)
+        plan = _at_random(axes, little=self.little)
         try:
             large = masked(self.model, axes, plan)
             small = shrunk(self.model, axes, plan, self.adapter).eval()
@@ -127,17 +135,20 @@ class _Trial:
 
 
 def _failed_in_any(groups: list[list[Axis]], trial: _Trial) -> list[Unproven]:
-    """Try all axes at once, and then some without the others: one may hide what another lacks."""
-    failed: list[Unproven] = []
+    """Try a little of all axes at once, and then half of some, without the others.
+
+    One axis may hide what another lacks, and another number of slices what this one does.
+    """
+    failed = list(_failed(groups, trial))
+    trial.little = False
     numbers = range(len(groups))
-    chosen = [set(numbers)]
-    for bit in range(min(BITS, (len(groups) - 1).bit_length())):
-        chosen += [{n for n in numbers if n >> bit & 1 == side} for side in (0, 1)]
-    for tried in chosen:
-        names = {one.name for one in failed}
-        left = [[axis for axis in groups[n] if axis.name not in names] for n in tried]
-        if any(left):
-            failed += _failed([group for group in left if group], trial)
+    for bit in range(max(1, min(BITS, (len(groups) - 1).bit_length()))):
+        for side in (0, 1):
+            names = {one.name for one in failed}
+            some = [groups[number] for number in numbers if number >> bit & 1 == side]
+            left = [[axis for axis in group if axis.name not in names] for group in some]
+            if any(left):
+                failed += _failed([group for group in left if group], trial)
     return failed
 
 
@@ -166,11 +177,11 @@ def _alike(axes: Sequence[Axis]) -> list[list[Axis]]:
     return list(groups.values())
 
 
-def _little(axes: Sequence[Axis]) -> Plan:
-    """Cut every axis at random, and by another number: axes that are tied in secret would agree."""
+def _at_random(axes: Sequence[Axis], *, little: bool) -> Plan:
+    """Cut every axis at random, and if little by another number: two tied in secret would agree."""
     kept = {}
     for number, axis in enumerate(axes):
-        gone = 1 + number % max(1, axis.size // SHARE)
+        gone = 1 + number % max(1, axis.size // SHARE) if little else axis.size // 2
         order = torch.randperm(axis.size, generator=torch.Generator().manual_seed(number))
         kept[axis.name] = tuple(sorted(order[gone:].tolist()))
     return Plan(kept, {axis.name: axis.size for axis in axes}, "slices", 0.0, 0.0)
