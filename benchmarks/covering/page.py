@@ -63,6 +63,13 @@ def _summary(title: str, found: Sequence[Found]) -> Iterator[str]:
             f"Of {len(looked)} that `auto` pruned, finding and proving axes took less processor "
             f"time than 12 forward passes of one image for {cheap / len(looked):.0%}."
         )
+    attend = [one for one in found if one.get("attends")]
+    if attend:
+        heads = sum("head" in one["kinds"] for one in attend)
+        yield (
+            f"Of {len(attend)} that multiply matrices as attention does, heads left in {heads} "
+            f"({heads / len(attend):.0%})."
+        )
     counted = [one["passes"] for one in found if one.get("passes")]
     if counted:
         few = sum(passes <= 12 for passes in counted)

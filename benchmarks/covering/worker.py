@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prunekit import PruneError, load, prune
@@ -50,6 +51,7 @@ def tried(name: str) -> dict[str, Any]:
         "passes": passes[0],
         "prove": round(result.seconds.get("prove", 0.0), 2),
         "forward": round(forward_seconds(model, x), 3),
+        "attends": attends(model, x),
     }
     wrong = problem(result, model, x)
     return {**found, "outcome": "wrong" if wrong else "ok", "why": wrong}
@@ -111,6 +113,26 @@ def forward_seconds(model: nn.Module, x: Tensor) -> float:
         began = time.process_time()
         model(x)
         return time.process_time() - began
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether matrices are multiplied batch by batch, as for heads."""
+
+    seen = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.__name__
+        self.seen |= name.startswith(("bmm", "baddbmm", "_scaled_dot_product"))
+        return func(*args, **(kwargs or {}))
+
+
+def attends(model: nn.Module, x: Tensor) -> bool:
+    """Say whether a model multiplies what it computes with what it computes."""
+    with torch.no_grad(), _Products() as products:
+        model(x)
+    return products.seen
 
 
 def problem(result: Any, model: nn.Module, x: Tensor) -> str | None:
