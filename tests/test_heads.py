@@ -178,6 +178,28 @@ def test_a_module_without_its_heads_is_still_of_its_class_and_can_be_copied():
     assert Plain().num_heads == HEADS
 
 
+class Doubled(Plain):
+    """Has a forward pass of its own, in which the channels of the input are of no concern."""
+
+    def forward(self, x):
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return 2 * self.proj(F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2))
+
+
+def test_a_forward_pass_that_overrides_another_is_what_runs():
+    model = net(Doubled)
+    small = prune(model, "magnitude", 0.2, axes=["head"], example_input=X).model
+    agrees(model, small, X)
+
+
+def test_heads_leave_again_from_what_has_lost_some():
+    once = prune(net(Plain), "magnitude", 0.15, axes=["head"], example_input=X).model
+    twice = prune(once, "magnitude", 0.15, axes=["head"], example_input=X).model
+    assert twice.attn.num_heads < once.attn.num_heads < HEADS
+    assert torch.equal(pickle.loads(pickle.dumps(twice))(X), twice(X))
+    agrees(once, twice, X)
+
+
 def test_a_module_is_as_it_was_where_nothing_of_it_leaves():
     model = net(Plain)
     model.head = nn.Sequential(nn.Linear(WIDTH, 64), nn.ReLU(), nn.Linear(64, 3))

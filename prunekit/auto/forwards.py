@@ -27,7 +27,7 @@ JOINED = "channels_of_heads"  # the attribute that says how many all heads retur
 @cache
 def freed(base: type[nn.Module]) -> type[nn.Module]:
     """Return a subclass without such sizes; the class itself if it has none, or no source."""
-    methods = {name: made for name, own in _methods(base) if (made := _freed(own)) is not None}
+    methods = {n: made for n, own in _methods(base).items() if (made := _freed(own)) is not None}
     if not methods:
         return base
 
@@ -42,7 +42,7 @@ def freed(base: type[nn.Module]) -> type[nn.Module]:
 def sizes_of(base: type[nn.Module]) -> frozenset[str]:
     """Return the names of the attributes that a class gives to operations that change shapes."""
     found = set()
-    for _, own in _methods(base):
+    for own in _methods(base).values():
         tree = _tree(own)
         for call in _calls(tree, SIZING) if tree else ():
             found |= {
@@ -60,9 +60,12 @@ def _empty(base: type[nn.Module]) -> nn.Module:
     return made.__new__(made)
 
 
-def _methods(base: type[nn.Module]) -> Iterator[tuple[str, FunctionType]]:
+def _methods(base: type[nn.Module]) -> dict[str, FunctionType]:
+    """Return the methods that instances have, but for those of every module."""
+    found = {}
     for cls in reversed(base.__mro__[: base.__mro__.index(nn.Module)]):
-        yield from ((name, own) for name, own in vars(cls).items() if isinstance(own, FunctionType))
+        found.update({n: own for n, own in vars(cls).items() if isinstance(own, FunctionType)})
+    return found
 
 
 def _tree(function: FunctionType) -> ast.Module | None:
