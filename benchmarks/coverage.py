@@ -52,12 +52,16 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool, path.open("a") as file:
         for found in pool.map(lambda name: apart(tried, name, args.seed), missing):
             print(json.dumps(found), file=file, flush=True)
-            print(
-                f"{found['outcome']:9} {found['name']}  {found.get('why') or ''}"[:160], flush=True
-            )
-    ours, theirs = (
-        list(read(args.out / name).values()) for name in ("coverage.jsonl", "coverage_rival.jsonl")
-    )
+            said = f"{found['outcome']:9} {found['name']}  {found.get('why') or ''}"
+            print(said[:160], flush=True)
+            write_all(args)  # each time, for a run may be cut off
+    write_all(args)
+
+
+def write_all(args: argparse.Namespace) -> None:
+    """Write the page of all that is known so far."""
+    names = "coverage.jsonl", "coverage_rival.jsonl"
+    ours, theirs = (list(read(args.out / name).values()) for name in names)
     write_page(args.out / "coverage.md", ours, theirs, args)
 
 
