@@ -91,17 +91,21 @@ def _recount_(module: nn.Module, one: Attending, heads: int, tensors: Mapping[st
 
 
 def merged(specs: Sequence[AxisSpec]) -> list[AxisSpec]:
-    """Put the heads of one module together that leave one by one: it counts them only once.
+    """Put the heads of one module together, which counts them only once, and name them after it.
 
     Where heads are mixed, those before and those after it do not depend on each other.
     """
-    found: dict[object, AxisSpec] = {}
+    found: dict[str, AxisSpec] = {}
     for spec in specs:
         owner = _owner(spec) if spec.kind == HEAD else None
-        key = (owner, spec.ties[0].fold.size) if owner else spec.name
-        before = found.get(key)
-        ties = before.ties + spec.ties if before else spec.ties
-        found[key] = replace(before or spec, ties=ties, owner=owner)
+        name = f"{owner}.{HEAD}" if owner else spec.name
+        before = found.get(name)
+        if before and before.ties[0].fold.size == spec.ties[0].fold.size:
+            found[name] = replace(before, ties=before.ties + spec.ties)
+        elif before:
+            found[spec.name] = replace(spec, owner=owner)
+        else:
+            found[name] = replace(spec, name=name, owner=owner)
     return list(found.values())
 
 
