@@ -70,6 +70,23 @@ class Cosine(Plain):
         return self.proj((scores @ v).transpose(1, 2).reshape(B, N, C))
 
 
+class Pooled(Plain):
+    """All heads share a convolution over tokens, which has weights for a head's dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        each = WIDTH // HEADS
+        self.pool = nn.Conv1d(each, each, 3, padding=1, groups=each)
+
+    def forward(self, x):
+        B, N, C = x.shape
+        qkv = self.qkv(x).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        v = self.pool(v.reshape(B * self.num_heads, N, -1).transpose(1, 2)).transpose(1, 2)
+        x = F.scaled_dot_product_attention(q, k, v.reshape(B, self.num_heads, N, -1))
+        return self.proj(x.transpose(1, 2).reshape(B, N, C))
+
+
 class Separate(nn.Module):
     """Layers of their own, convolutions among them; a query attends for several tokens."""
 
@@ -117,6 +134,7 @@ class Net(nn.Module):
 KINDS = {
     "plain": (Plain, HEADS),
     "cosine": (Cosine, HEADS),
+    "pooled": (Pooled, HEADS),
     "separate": (Separate, HEADS),
     "two queries a key": (lambda: Separate(shared=2), HEADS // 2),
     "one key for all": (lambda: Separate(shared=HEADS), HEADS),

@@ -21,7 +21,6 @@ class Heads:
 
     Attributes:
         coupled: Is told what leaves together.
-        splits: How many splits were seen.
     """
 
     coupled: Coupled
