@@ -145,8 +145,8 @@ def _failed_in_any(groups: list[list[Axis]], trial: _Trial) -> list[Unproven]:
     for bit in range(max(1, min(BITS, (len(groups) - 1).bit_length()))):
         for side in (0, 1):
             names = {one.name for one in failed}
-            some = [groups[number] for number in numbers if number >> bit & 1 == side]
-            left = [[axis for axis in group if axis.name not in names] for group in some]
+            tried = [groups[number] for number in numbers if number >> bit & 1 == side]
+            left = [[axis for axis in group if axis.name not in names] for group in tried]
             if any(left):
                 failed += _failed([group for group in left if group], trial)
     return failed
