@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from .adapters import ADAPTERS
 from .adapters.answers import axes_of, seeing
 from .adapters.base import Adapter
+from .arguments import Inputs, mapped, plain
 from .axis import Axis
 from .cutting.shrink import shrunk
 from .errors import ArtifactError, WeightsError
@@ -60,6 +61,7 @@ from .recovery.training.curve import learning_curve
 from .recovery.training.history import epochs, lines
 from .result import Result
 from .tracing.graph import trace
+from .tracing.part import inputs_of, within
 from .weights.files import masks_in, write_masks
 
 DTYPES = {
@@ -110,6 +112,7 @@ def save(result: Result, directory: str | Path) -> None:
         "architecture": asdict(result.architecture) if result.architecture else None,
         "adapter": result.recipe["adapter"],
         "plan": result.plan.to_json(),
+        **({"at": at} if (at := result.recipe.get("at")) else {}),
     }
     kept = result.masks.kept if result.masks else {}
     _save(directory, result.model, plan, result.report(), _records(result), kept)
@@ -187,7 +190,7 @@ def load(
     *,
     model: nn.Module | None = None,
     adapter: Adapter | None = None,
-    example_input: Tensor | None = None,
+    example_input: Inputs | None = None,
 ) -> nn.Module:
     """Rebuild a saved model, in evaluation mode, on the CPU.
 
@@ -213,7 +216,7 @@ def open_artifact(
     *,
     model: nn.Module | None = None,
     adapter: Adapter | None = None,
-    example_input: Tensor | None = None,
+    example_input: Inputs | None = None,
 ) -> Artifact:
     """Do what `load` does, and return what is known about the model besides.
 
@@ -227,14 +230,18 @@ def open_artifact(
         large = model if model is not None else _large(architecture, stored)
         with explained(where):
             example = _example(large, example_input)
-            adapter = seeing(adapter or ADAPTERS.get(data["adapter"]), large, example)
+            adapter = _seen(
+                adapter or ADAPTERS.get(data["adapter"]), data.get("at"), large, example
+            )
             plan = Plan.from_json(data["plan"])
             axes = _traced(large, plan, adapter, example, where)
             small = shrunk(large, axes, plan, adapter).to(DTYPES[data["dtype"]])
         _fill(small, stored)
         if architecture is not None and model is None:
             origin = stored.report["recipe"]["weights"]
-            note_lineage_(small, Lineage(architecture, origin, data["adapter"], plan))
+            note_lineage_(
+                small, Lineage(architecture, origin, data["adapter"], plan, data.get("at", ""))
+            )
         return Artifact(
             model=small.eval(),
             plan=plan,
@@ -317,14 +324,22 @@ def _large(architecture: Architecture | None, stored: Stored) -> nn.Module:
     return build_named(architecture, small, str(stored.directory))
 
 
-def _example(large: nn.Module, given: Tensor | None) -> Tensor:
+def _example(large: nn.Module, given: Inputs | None) -> Inputs:
     """Return a batch of inputs, where the model is."""
-    example = given if given is not None else InputSpec.of(large).example()
-    return example.to(next(large.parameters()).device)
+    example = InputSpec.of(large).example() if given is None else plain(given)
+    device = next(large.parameters()).device
+    return mapped(lambda tensor: tensor.to(device), example)
+
+
+def _seen(adapter: Adapter, part: str | None, large: nn.Module, example: Inputs) -> Adapter:
+    """Let an adapter look at the model, or at the part that was pruned."""
+    if part is None:
+        return seeing(adapter, large, example)
+    return within(adapter, part, large, inputs_of(part, large, example))
 
 
 def _traced(
-    large: nn.Module, plan: Plan, adapter: Adapter, example: Tensor, where: str
+    large: nn.Module, plan: Plan, adapter: Adapter, example: Inputs, where: str
 ) -> list[Axis]:
     """Return the axes of a plan; they must be those that the model has."""
     specs = [spec for spec in axes_of(adapter, large) if spec.name in plan.kept]

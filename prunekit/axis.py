@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -271,6 +271,17 @@ class Axis:
     def kind(self) -> str:
         """The spec's kind."""
         return self.spec.kind
+
+    def renamed(self, spec: AxisSpec, change: Callable[[str], str]) -> Axis:
+        """Return the same axis with a spec, and names of parameters and modules, of a larger model.
+
+        Args:
+            spec: What the axis is in that model.
+            change: From a name of a parameter or a module to its name there.
+        """
+        members = tuple(replace(member, name=change(member.name)) for member in self.members)
+        norms = {change(name): index for name, index in self.norms.items()}
+        return replace(self, spec=spec, members=members, norms=norms)
 
     @property
     def of_weights(self) -> bool:

@@ -44,7 +44,8 @@ def prune(
         model: An architecture name, the directory of a saved model, or a model of your own; that
             one is never modified.
         criterion: A registered name, with options such as "magnitude:p=1", or a Criterion.
-        ratio: The fraction of the whole model to remove, in (0, 1); half of it unless given.
+        ratio: The fraction of the whole model to remove, or of the part that `at` names, in
+            (0, 1); half of it unless given.
         granularity: What leaves: a whole `slice`, which makes the model smaller; or a single
             `weight`, which becomes zero in a model of the same shape; or, as `n:m` such as
             `2:4`, all but the n best of every m consecutive inputs, whatever the ratio.
@@ -58,6 +59,9 @@ def prune(
             weights, roles of matrices; all but `aux` unless given.
         include: Globs on axis names; only these may shrink. All unless given.
         exclude: Globs on axis names that may not shrink.
+        at: The name of a part, such as "backbone", if only that is to be pruned; the adapter is
+            the part's then, and the ratio counts the part. Parity is checked on what the part
+            returns, and on what the whole model does.
         floor: The smallest fraction of an axis to keep. It and `multiple` are for slices only.
         multiple: Kept MLP and width sizes are multiples of this.
         steps: In how many rounds of scoring, cutting, repairing and training to get there.
@@ -66,7 +70,9 @@ def prune(
         finetune: How to train after every round, on training images; not at all unless given.
             If the recipe distils, the teacher is the model that came in.
         adapter: What knows the model, or its name; found among the registered ones unless given.
-        example_input: One batch of inputs; needed for models that are not timm's.
+        example_input: One batch of inputs; needed for models that are not timm's. A tensor, or a
+            tuple of positional arguments, or a dictionary of named ones; a list is one argument, as
+            torchvision's detectors take it.
         img_size: Height and width of images, or one number for both; the architecture's own
             unless given. In_chans and num_classes likewise: how a named architecture is built.
         in_chans: Channels of images.
@@ -129,6 +135,7 @@ def _result(job: Job, outcome: Outcome, sides: Sides) -> Result:
         outcome.rounds,
         recipe,
         job.watch.seconds,
+        part=sides.part,
         warnings=(*subject.warnings, *outcome.warnings, *sides.warnings),
         architecture=subject.architecture,
         kinds=outcome.kinds,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .adapters.base import Adapter
+from .arguments import Inputs
 from .artifact import (
     check_writable,
     load,
@@ -73,7 +74,7 @@ def finetune(
     teacher: nn.Module | None = None,
     model: nn.Module | None = None,
     adapter: Adapter | None = None,
-    example_input: Tensor | None = None,
+    example_input: Inputs | None = None,
     on_step: Callable[[str], None] = lambda step: None,
     **keywords: Unpack[Keywords],
 ) -> Finetuned:
@@ -140,7 +141,7 @@ def finetune(
 
 
 def _renewed(
-    report: Mapping[str, Any], small: nn.Module, images: Data, example: Tensor | None
+    report: Mapping[str, Any], small: nn.Module, images: Data, example: Inputs | None
 ) -> dict[str, Any]:
     """Return what a report says of the model as it is now, on these images."""
     return {
@@ -229,7 +230,7 @@ def _after(report: Mapping[str, Any], model: nn.Module, images: Data) -> dict[st
 
 
 def _recounted(
-    report: Mapping[str, Any], model: nn.Module, example: Tensor | None
+    report: Mapping[str, Any], model: nn.Module, example: Inputs | None
 ) -> dict[str, Any] | None:
     """Count the zeros again, of which training may have made more."""
     old = report.get("sparsity")

@@ -133,9 +133,10 @@ def _level(recipe: Mapping[str, Any]) -> str:
 
 def _budget(report: Report) -> str:
     recipe = report["recipe"]
+    of_part = f" of {recipe['at']}" if "at" in recipe else ""
     if recipe["ratio"] is None:
         return f"{recipe['by']}: {recipe['granularity']} makes it -{report['got']:.2%}"
-    return f"{recipe['by']}: asked -{recipe['ratio']:.2%}, got -{report['got']:.2%}"
+    return f"{recipe['by']}{of_part}: asked -{recipe['ratio']:.2%}, got -{report['got']:.2%}"
 
 
 def _proof(report: Report) -> tuple[str, str]:
@@ -168,7 +169,8 @@ def _repair(recipe: Mapping[str, Any]) -> str:
 
 def _steps(report: Report) -> str:
     asked = ", ".join(f"{one['asked']:.1%}" for one in report["rounds"])
-    return f"{report['recipe']['schedule']}: {asked} of the whole model"
+    of_what = report["recipe"].get("at", "the whole model")
+    return f"{report['recipe']['schedule']}: {asked} of {of_what}"
 
 
 def _gain(report: Report) -> str:

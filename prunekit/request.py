@@ -13,6 +13,7 @@ from typing import Any, TypedDict, get_args
 from torch import Tensor, nn
 
 from .adapters.base import Adapter
+from .arguments import Inputs, plain, tensors_of
 from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
 from .errors import BudgetError, CriterionError, DataError, RequestError
@@ -43,13 +44,14 @@ class Options(TypedDict, total=False):
     axes: Sequence[str] | None
     include: Sequence[str]
     exclude: Sequence[str]
+    at: str
     floor: float
     multiple: int
     steps: int
     schedule: Schedule
     finetune: Recipe | None
     adapter: Adapter | str | None
-    example_input: Tensor | None
+    example_input: Inputs | None
     img_size: int | tuple[int, int] | None
     in_chans: int | None
     num_classes: int | None
@@ -80,13 +82,14 @@ class Request:
     axes: Sequence[str] | None = None
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    at: str = ""
     floor: float = 0.1
     multiple: int = 8
     steps: int = 1
     schedule: Schedule = "cubic"
     finetune: Recipe | None = None
     adapter: Adapter | str | None = None
-    example_input: Tensor | None = None
+    example_input: Inputs | None = None
     img_size: int | tuple[int, int] | None = None
     in_chans: int | None = None
     num_classes: int | None = None
@@ -122,7 +125,16 @@ class Request:
             check_installed()
         if self.level.masks:
             check_applies(self.level, self.chosen, self.mending, self.ratio, self.scope, self.steps)
+            self._check_no_part()
             self._check_no_limits()
+
+    def _check_no_part(self) -> None:
+        """Refuse to count a part where single weights leave: patterns choose them by name."""
+        if self.at:
+            raise RequestError(
+                f"at is {self.at!r}, but single weights (granularity {self.level.text!r}) are "
+                f"counted in the whole model; leave at out, and pass include=['{self.at}.*']."
+            )
 
     def _check_no_limits(self) -> None:
         """Refuse limits of axes where single weights leave, rather than pass them over."""
@@ -226,6 +238,7 @@ _EXPECTED: Mapping[str, tuple[Any, str]] = {
     "criterion": ((str, Criterion), "a name or a Criterion"),
     "ratio": ((numbers.Real, type(None)), "a number between 0 and 1"),
     "granularity": (str, "slice, weight or n:m"),
+    "at": (str, "the name of a part, such as backbone"),
     "by": (str, f"one of {', '.join(get_args(By))}"),
     "repair": ((str, Repair, list, tuple), "a name, a Repair, or several of them"),
     "floor": (numbers.Real, "a number from 0 to 1"),
@@ -233,7 +246,10 @@ _EXPECTED: Mapping[str, tuple[Any, str]] = {
     "steps": (numbers.Integral, "a whole number"),
     "finetune": ((Recipe, type(None)), "a Recipe"),
     "adapter": ((str, Adapter, type(None)), "a name or an Adapter"),
-    "example_input": ((Tensor, type(None)), "a tensor, such as torch.from_numpy(array)"),
+    "example_input": (
+        (Tensor, tuple, list, Mapping, type(None)),
+        "a tensor, such as torch.from_numpy(array), or several in a tuple, a list or a dictionary",
+    ),
     "img_size": ((numbers.Integral, tuple, list, type(None)), "a number, or height and width"),
     "in_chans": ((numbers.Integral, type(None)), "a whole number"),
     "num_classes": ((numbers.Integral, type(None)), "a whole number"),
@@ -250,6 +266,11 @@ def _check_types(request: Request) -> None:
         value = getattr(request, name)
         if not isinstance(value, types) or isinstance(value, bool):
             raise RequestError(f"{name} is {_shown(value)}; expected {expected}.")
+    given = request.example_input
+    if given is not None and not tensors_of(plain(given)):
+        raise RequestError(
+            f"example_input is {_shown(given)}, without any tensor; expected one batch of inputs."
+        )
     for name in ("axes", "include", "exclude"):
         value = getattr(request, name)
         if isinstance(value, str) or not all(isinstance(word, str) for word in value or ()):

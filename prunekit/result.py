@@ -62,6 +62,7 @@ class Result:
         recipe: Everything that determines the result, and the versions it was made with.
         seconds: Wall-clock time of each step.
         warnings: What is right but may surprise.
+        part: What the part that was pruned costs, before and after; None if it is the whole model.
         architecture: How to build the large model again; None if the caller built it.
         kinds: Axis name to its kind.
         scores: Axis name to the criterion's scores of the large model's slices, (size,) float64.
@@ -79,6 +80,7 @@ class Result:
     recipe: Mapping[str, Any]
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    part: tuple[Stats, Stats] | None = None
     architecture: Architecture | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Tensor] = field(default_factory=dict)
@@ -97,7 +99,7 @@ class Result:
 
     @property
     def got(self) -> float:
-        """The fraction of the budget that was removed, measured on the small model.
+        """The fraction of the budget that was removed, measured on the small model or its part.
 
         Of a masked model, the fraction that its zeros are, or that they imply.
         """
@@ -105,7 +107,8 @@ class Result:
             return self.sparsity.removed(self.plan.by)
         if self.plan.by == "slices":
             return self.plan.got
-        before, after = (getattr(side, self.plan.by) for side in (self.before, self.after))
+        sides = self.part or (self.before, self.after)
+        before, after = (getattr(side, self.plan.by) for side in sides)
         return float(1 - after / before)
 
     def report(self) -> dict[str, Any]:
@@ -115,6 +118,7 @@ class Result:
             "got": self.got,
             "before": asdict(self.before),
             "after": asdict(self.after),
+            **({"part": [asdict(side) for side in self.part]} if self.part else {}),
             "parity": self.parity.report() if self.parity else None,
             "rounds": [one.report() for one in self.rounds],
             "axes": self._kept(),

@@ -12,7 +12,7 @@ import pytest
 FLOORS = (
     {"errors"},
     {"axis", "files", "globs", "guard", "keywords", "naming", "registry", "shared"},
-    {"plugin"},
+    {"arguments", "plugin"},
     {"criteria", "adapters", "repairs", "planning"},
     {"tracing"},
     {"auto"},

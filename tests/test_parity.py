@@ -139,8 +139,13 @@ def test_a_small_model_that_fails_in_any_way_is_one_sentence(error):
 
 
 def test_what_rounding_alone_moves_is_compared_in_float64():
-    """The sine of large numbers has few digits left in float32."""
-    rounded = pruned(lambda one, two, _: ((1e6 * one).sin(), two))
+    """As in some untrained models, where a small difference grows from layer to layer."""
+
+    def moved(one, two, hidden):
+        small = hidden.shape[1] < 16
+        return one + (1e-3 if small and one.dtype == torch.float32 else 0), two
+
+    rounded = pruned(moved)
     assert rounded.parity.in_float64
     assert rounded.parity.difference < 1e-7
     assert not pruned(lambda one, two, _: (one, two)).parity.in_float64

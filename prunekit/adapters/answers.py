@@ -19,6 +19,8 @@ from .base import Adapter
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..arguments import Inputs
+
 
 MOST = 2**31  # positions on a dimension
 
@@ -81,7 +83,7 @@ def axes_of(adapter: Adapter, model: nn.Module) -> list[AxisSpec]:
     return specs
 
 
-def seeing(adapter: Adapter, model: nn.Module, example: Tensor) -> Adapter:
+def seeing(adapter: Adapter, model: nn.Module, example: Inputs) -> Adapter:
     """Let an adapter look at a model before it is asked about it.
 
     Raises:

@@ -15,6 +15,8 @@ from . import ADAPTERS
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..arguments import Inputs
+
     M = TypeVar("M", bound=nn.Module)
 
 
@@ -52,12 +54,12 @@ class Adapter(ABC):
             AdapterError: The model has a layer of a sort the adapter does not know.
         """
 
-    def seeing(self, model: nn.Module, example: Tensor) -> Adapter:
+    def seeing(self, model: nn.Module, example: Inputs) -> Adapter:
         """Return what this adapter is for one model: itself, unless it has to look at it first.
 
         Args:
             model: The model that `axes` will be asked about, or one that was cut out of it later.
-            example: One batch of inputs.
+            example: One batch of inputs: a tensor, or several as `prune` takes them.
         """
         return self
 

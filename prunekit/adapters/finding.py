@@ -44,8 +44,7 @@ def adapter_for(model: nn.Module) -> Adapter:
     within = inside(model, lambda part: _knowing(part, known) is not None)
     if within is None and hasattr(model, "named_modules"):
         return ADAPTERS.get(ANY)
-    wrapped = f"It wraps a model: pass {within}."
-    advice = wrapped if within else "Pass a torch module."
+    advice = f"It wraps a model: {within}." if within else "Pass a torch module."
     broken = "".join(f" Passed over: {reason}" for reason in ADAPTERS.broken.values())
     raise AdapterError(
         f"No adapter knows {type(model).__name__}; known: "

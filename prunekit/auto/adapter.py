@@ -12,6 +12,8 @@ from .words import INSIDE, KINDS, NAME
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..arguments import Inputs
+
 
 class Auto(Adapter):
     """Models of any family; what is offered has to be proven, see `prunekit.cutting.proof`."""
@@ -25,7 +27,7 @@ class Auto(Adapter):
         """Say yes: whether anything in it may shrink is found out by looking."""
         return True
 
-    def seeing(self, model: nn.Module, example: Tensor) -> Adapter:
+    def seeing(self, model: nn.Module, example: Inputs) -> Adapter:
         """Look at a model."""
         from .seeing import Seeing
 

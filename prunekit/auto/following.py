@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
+from ..arguments import Inputs, call
 from ..tracing.norms import channel_dim, normalises
+from ..tracing.outputs import tensors_by_name
 from ..tracing.shapes import Shapes, is_composite
 from .coupled import Coupled, along, line, varying
 from .heads import Heads
@@ -80,13 +82,11 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
             if place.length == 1:  # what is alone cannot leave
                 self.coupled.keep(self.coupled.numbers(name, dim))
 
-    def follow(self, *inputs: Any) -> None:
+    def follow(self, inputs: Inputs) -> None:
         """Run the model, and make what it returns stay."""
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), self._watching(), self:
-            returned = self._model(*inputs)
-        for leaf in tree_leaves(returned):
-            if isinstance(leaf, Tensor):
-                self.keep(leaf)
+            returned = call(self._model, inputs)
+        self.keep(*tensors_by_name(returned).values())
 
     @contextmanager
     def _watching(self) -> Iterator[None]:

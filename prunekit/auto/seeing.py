@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..adapters.base import Adapter
+from ..arguments import Inputs, batch_of
 from ..axis import AxisSpec
 from ..errors import AdapterError
 from ..naming import some
@@ -37,7 +38,7 @@ class Seeing(Adapter):
     kinds = KINDS
     guesses = True
 
-    def __init__(self, model: nn.Module, example: Tensor, left_out: Collection[str] = ()):
+    def __init__(self, model: nn.Module, example: Inputs, left_out: Collection[str] = ()):
         self.left_out = frozenset(left_out)
         self._model, self._example = model, example
         self._roles: Mapping[str, str] = {}
@@ -64,14 +65,14 @@ class Seeing(Adapter):
         """Say yes, as `auto` does."""
         return True
 
-    def seeing(self, model: nn.Module, example: Tensor) -> Adapter:
+    def seeing(self, model: nn.Module, example: Inputs) -> Adapter:
         """Look at another model."""
         return Seeing(model, example)
 
     def axes(self, model: nn.Module) -> list[AxisSpec]:
         """Declare what goes together and may shrink, of all kinds."""
         if model is not self._model or not self._found:
-            follower = _followed(model, self._example[:1])
+            follower = _followed(model, batch_of(self._example))
             found = merged(axes_found(follower))
             if not found:
                 stopped = some(list(follower.stopped))
@@ -102,7 +103,7 @@ class Seeing(Adapter):
         reduce_(model, attending(self._model, self._found[0]), left)
 
 
-def _followed(model: nn.Module, example: Tensor) -> Follower:
+def _followed(model: nn.Module, example: Inputs) -> Follower:
     """Follow a model; twice where channels are split in several, for what they are shows later."""
     heads = Heads()
     follower = dry_run(model, example, partial(_follow, heads=heads))
@@ -112,7 +113,7 @@ def _followed(model: nn.Module, example: Tensor) -> Follower:
     return dry_run(model, example, partial(_follow, heads=Heads(found)))
 
 
-def _follow(model: nn.Module, inputs: Tensor, heads: Heads) -> Follower:
+def _follow(model: nn.Module, inputs: Inputs, heads: Heads) -> Follower:
     """Follow a model as it evaluates, and the heads that only run while it trains."""
     watched = {info["module"]: info["num_chs"] for info in feature_info(model)}
     follower = Follower(model, rule_of, watched, heads)

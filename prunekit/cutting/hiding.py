@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..arguments import Inputs
 from ..axis import Axis
 from ..planning.plan import Plan
 from ..tracing.copies import M, copy_with
@@ -44,7 +45,7 @@ def noise_where_cuts_hide(name: str, tensor: Tensor) -> Tensor:
     return (0.5 + noise.abs() if tensor.dim() == 1 else noise).to(tensor)
 
 
-def lively(model: M, example: Tensor) -> M:
+def lively(model: M, example: Inputs, part: str = "") -> M:
     """Return a copy of a model with noise for weights, in which every layer makes itself heard.
 
     In an untrained network without trained statistics, signals may vanish from layer to layer, so
@@ -66,7 +67,7 @@ def lively(model: M, example: Tensor) -> M:
     layers = [m for m in copied.modules() if isinstance(m, MATRICES)]
     handles = [layer.register_forward_hook(scale) for layer in layers]
     try:
-        outputs_of(copied, example)
+        outputs_of(copied, example, part=part)
     finally:
         for handle in handles:
             handle.remove()

@@ -7,42 +7,46 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import keystr, tree_flatten_with_path
 
+from ..arguments import Inputs, batch_of, call, mapped
 from ..errors import AdapterError
 from ..tracing.checkpointing import without_checkpointing
 from ..tracing.copies import in_precision
+from ..tracing.outputs import tensors_by_name
 
-Outputs = dict[str, Tensor]  # by name, such as "output['logits']"; a single tensor is "output"
+Outputs = dict[str, Tensor]  # by name, see `tensors_by_name`
 
 
 @torch.inference_mode()
-def outputs_of(model: nn.Module, example: Tensor, dtype: torch.dtype = torch.float32) -> Outputs:
+def outputs_of(
+    model: nn.Module, example: Inputs, dtype: torch.dtype = torch.float32, part: str = ""
+) -> Outputs:
     """Run a model on the first of some inputs.
 
     Args:
         model: Put in evaluation mode; one of another precision is copied.
         example: One batch of inputs.
         dtype: The precision to run it in.
+        part: A module whose outputs, when it runs first, are looked at too.
 
     Returns:
-        All floating-point tensors of the output, in that precision.
+        All floating-point tensors of the outputs, in that precision.
 
     Raises:
         AdapterError: There are none.
     """
     own = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
     if own <= {dtype}:
-        x = example[:1].to(next(model.parameters()).device)
-        model, x = model.eval(), x.to(dtype) if x.is_floating_point() else x
+        device = next(model.parameters()).device
+        model, x = model.eval(), mapped(lambda x: _placed(x, device, dtype), batch_of(example))
     else:
-        model, x = in_precision(model, example[:1], dtype)
-    with _all_digits(), without_checkpointing(model):
-        output = model(x)
+        model, x = in_precision(model, batch_of(example), dtype)
+    with _all_digits(), without_checkpointing(model), _noted(model, part) as noted:
+        output = call(model, x)
     found = {
-        f"output{keystr(path)}": leaf.to(dtype)
-        for path, leaf in tree_flatten_with_path(output)[0]
-        if isinstance(leaf, Tensor) and leaf.is_floating_point()
+        name: tensor.to(dtype)
+        for name, tensor in (noted | tensors_by_name(output)).items()
+        if tensor.is_floating_point()
     }
     if not found:
         raise AdapterError(
@@ -51,6 +55,29 @@ def outputs_of(model: nn.Module, example: Tensor, dtype: torch.dtype = torch.flo
             "dictionary."
         )
     return found
+
+
+@contextmanager
+def _noted(model: nn.Module, part: str) -> Iterator[Outputs]:
+    """Within it, take note of what a part returns the first time; of no part, of nothing."""
+    noted: Outputs = {}
+    if not part:
+        yield noted
+        return
+
+    def note(_: nn.Module, args: object, output: object) -> None:
+        if not noted:
+            noted.update(tensors_by_name(output, f"output of {part}"))
+
+    handle = model.get_submodule(part).register_forward_hook(note)
+    try:
+        yield noted
+    finally:
+        handle.remove()
+
+
+def _placed(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return x.to(device, dtype if x.is_floating_point() else x.dtype)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import Inputs
 from ..axis import Axis
 from ..errors import AdapterError, ParityError
 from ..inputs.subject import Subject
@@ -23,7 +24,7 @@ from .silence import masked
 
 
 class Differs(ParityError):
-    """The outputs are not the same, though they have the same shapes."""
+    """The outputs are not the same."""
 
 
 TOLERANCE = 1e-4  # largest difference from the masked model, of its output's scale
@@ -68,46 +69,53 @@ class Reference:
         example: One batch of inputs.
         outputs: The outputs of the masked model for the first of them, in float32.
         precisely: Returns the same in float64.
+        part: Name of the part that is pruned, whose outputs are compared too; empty if it is all.
         noise: Given if the model's own weights may hide the cut, so that any two models would
-            agree. The outputs of a copy with noise in their place, masked and cut.
+            agree. Parity of a copy with noise in their place.
     """
 
-    example: Tensor
+    example: Inputs
     outputs: Outputs
     precisely: Callable[[], Outputs]
-    noise: tuple[Outputs, Outputs] | None = None
+    part: str = ""
+    noise: Parity | None = None
+
+    def run(self, dtype: torch.dtype) -> Outputs:
+        """Return the outputs in a precision."""
+        return self.outputs if dtype == torch.float32 else self.precisely()
 
 
 def silence(subject: Subject, axes: Sequence[Axis], plan: Plan) -> Reference:
     """Run the masked model, which is gone from memory when this returns.
 
     Raises:
-        ParityError: Its output is not a number, so that nothing can be compared with it.
+        ParityError: Its output is not a number, so that nothing can be compared with it, or with
+            noise for weights, removing is not the same as masking.
         AdapterError: It returns nothing that can be compared.
     """
+    model, example, part = subject.model, subject.example, subject.part
 
-    def masked_outputs(dtype: torch.dtype = torch.float32) -> Outputs:
-        return outputs_of(masked(subject.model, axes, plan), subject.example, dtype)
+    def masked_outputs(large: nn.Module, dtype: torch.dtype) -> Outputs:
+        return outputs_of(masked(large, axes, plan), example, dtype, part)
 
-    outputs = masked_outputs()
-    precisely = partial(masked_outputs, torch.float64)
+    outputs = masked_outputs(model, torch.float32)
     for name, output in outputs.items():
         if not output.isfinite().all():
             raise ParityError(
                 f"The masked model's {name} is infinite or not a number, so nothing can be "
                 "verified; check the weights."
             )
+    found = Reference(example, outputs, partial(masked_outputs, model, torch.float64), part)
     guesses = subject.adapter.guesses
     silent = guesses and _is_silent(subject, outputs)
-    if _speak(outputs) and not silent and not may_hide(subject.model, axes, plan):
-        return Reference(subject.example, outputs, precisely)
-    if guesses:
-        noisy = lively(subject.model, subject.example)
-    else:
-        noisy = copy_with(subject.model, noise_where_cuts_hide)
-    expected = outputs_of(masked(noisy, axes, plan), subject.example)
-    found = run_small(shrunk(noisy, axes, plan, subject.adapter), subject.example)
-    return Reference(subject.example, outputs, precisely, (expected, found))
+    if _speak(outputs) and not silent and not may_hide(model, axes, plan):
+        return found
+    noisy = lively(model, example, part) if guesses else copy_with(model, noise_where_cuts_hide)
+    small = shrunk(noisy, axes, plan, subject.adapter)
+    parity = _settled(
+        partial(masked_outputs, noisy), partial(run_small, small, example, part), _tolerance(model)
+    )
+    return replace(found, noise=parity)
 
 
 def verify(reference: Reference, small: nn.Module) -> Parity:
@@ -120,35 +128,47 @@ def verify(reference: Reference, small: nn.Module) -> Parity:
     Raises:
         ParityError: It does not, it does not even run, or nothing could be proved.
     """
-    found = run_small(small, reference.example)
-    dtype = next(small.parameters()).dtype
-    # The scale of attention is folded into the weights, which half precision rounds once.
-    tolerance = max(TOLERANCE, torch.finfo(dtype).eps if dtype.itemsize < 4 else 0)
+    run = partial(run_small, small, reference.example, reference.part)
+    if reference.noise is None or _speak(reference.outputs):
+        own = _settled(reference.run, run, _tolerance(small))
+    else:
+        run(torch.float32)  # which says why if it does not
+        own = reference.noise
     if reference.noise is None:
-        return _compared_in_doubt(reference, small, found, tolerance)
-    own = _speak(reference.outputs) and _compared_in_doubt(reference, small, found, tolerance)
-    doubted = isinstance(own, Parity) and own.in_float64
-    return replace(compared(*reference.noise, tolerance), noisy=True, in_float64=doubted)
+        return own
+    doubted = own.in_float64 or reference.noise.in_float64
+    return replace(reference.noise, noisy=True, in_float64=doubted)
 
 
-def _compared_in_doubt(
-    reference: Reference, small: nn.Module, found: Outputs, tolerance: float
+def _tolerance(model: nn.Module) -> float:
+    """Return how far outputs may be apart, as a fraction of their scale."""
+    dtype = next(model.parameters()).dtype
+    # The scale of attention is folded into the weights, which half precision rounds once.
+    return max(TOLERANCE, torch.finfo(dtype).eps if dtype.itemsize < 4 else 0)
+
+
+def _settled(
+    large: Callable[[torch.dtype], Outputs],
+    small: Callable[[torch.dtype], Outputs],
+    tolerance: float,
 ) -> Parity:
     """Compare in float32, and in float64 if that is not the same."""
+    expected = large(torch.float32)
     try:
-        return compared(reference.outputs, found, tolerance)
+        return compared(expected, small(torch.float32), tolerance)
     except Differs:
-        if next(small.parameters()).device.type == "mps":  # which has no float64
+        if any(output.device.type == "mps" for output in expected.values()):  # without float64
             raise
-        precise = outputs_of(small, reference.example, torch.float64)
-        return replace(compared(reference.precisely(), precise, tolerance), in_float64=True)
+        precise = compared(large(torch.float64), small(torch.float64), tolerance)
+        return replace(precise, in_float64=True)
 
 
 def _is_silent(subject: Subject, masked: Outputs) -> bool:
     """Say whether masking changes next to nothing, so that nothing would be proved by it."""
-    dense = outputs_of(subject.model, subject.example)
+    dense = outputs_of(subject.model, subject.example, part=subject.part)
     return all(
-        float((output - masked[name]).abs().max()) <= FAINT * float(output.abs().max())
+        output.shape == masked[name].shape
+        and float((output - masked[name]).abs().max()) <= FAINT * float(output.abs().max())
         for name, output in dense.items()
         if output.numel()
     )
@@ -159,9 +179,11 @@ def _speak(outputs: Outputs) -> bool:
     return any(bool(output.any()) for output in outputs.values())
 
 
-def run_small(small: nn.Module, example: Tensor) -> Outputs:
+def run_small(
+    small: nn.Module, example: Inputs, part: str = "", dtype: torch.dtype = torch.float32
+) -> Outputs:
     try:
-        return outputs_of(small, example)
+        return outputs_of(small, example, dtype, part)
     except AdapterError:
         raise
     except Exception as error:  # of the model's own code
@@ -191,7 +213,7 @@ def compared(silenced: Outputs, found: Outputs, tolerance: float) -> Parity:
 
 def _compared_one(name: str, silenced: Tensor, found: Tensor, tolerance: float) -> Parity:
     if found.shape != silenced.shape:
-        raise ParityError(
+        raise Differs(
             f"The pruned model's {name} is {tuple(found.shape)}, the masked model's "
             f"{tuple(silenced.shape)}: an axis reaches the output. Nothing was saved."
         )

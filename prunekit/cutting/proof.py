@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..adapters.answers import axes_of
 from ..adapters.finding import able, knowing
+from ..adapters.within import Within
+from ..arguments import Inputs
 from ..auto.seeing import Seeing
 from ..axis import Axis
 from ..errors import AdapterError, ParityError
@@ -53,21 +55,26 @@ def proven(subject: Subject) -> Subject:
     Raises:
         AdapterError: Nothing can be.
     """
-    adapter = subject.adapter
+    outer, model, example = subject.adapter, subject.model, subject.example
+    if isinstance(outer, Within):  # nothing outside matters to what is inside
+        adapter, model, example = outer.inner, outer.inside(model), outer.inputs
+    else:
+        adapter = outer
     if not isinstance(adapter, Seeing):
         return subject
-    noisy = lively(subject.model, subject.example)
-    specs = axes_of(adapter, subject.model)
-    axes = trace(noisy, specs, adapter, subject.example)
-    failed = _failed_in_any(_alike(axes), _Trial(noisy, adapter, subject.example))
+    specs = axes_of(adapter, model)  # first, since it says if the model does not run
+    noisy = lively(model, example)
+    axes = trace(noisy, specs, adapter, example)
+    failed = _failed_in_any(_alike(axes), _Trial(noisy, adapter, example))
     left = adapter.without([one.name for one in failed])
     if len(failed) == len(axes):
         raise AdapterError(
-            f"Nothing of {type(subject.model).__name__} can shrink: {failed[0].reason}. Write an "
+            f"Nothing of {type(model).__name__} can shrink: {failed[0].reason}. Write an "
             "adapter for it (docs/own_adapter.md), and register it or pass it as adapter."
         )
-    said = (*subject.warnings, *_better(subject.model), *_idle(adapter), *_told(failed))
-    return replace(subject, adapter=left, warnings=said)
+    said = (*subject.warnings, *_better(model), *_idle(adapter), *_told(failed))
+    proved = outer.around(left) if isinstance(outer, Within) else left
+    return replace(subject, adapter=proved, warnings=said)
 
 
 def _idle(adapter: Seeing) -> Iterator[str]:
@@ -109,7 +116,7 @@ class _Trial:
         little: Whether little of an axis is cut, or half of it.
     """
 
-    def __init__(self, model: nn.Module, adapter: Seeing, example: Tensor):
+    def __init__(self, model: nn.Module, adapter: Seeing, example: Inputs):
         self.model, self.adapter, self.example = model, adapter, example
         self.left, self.little = ROUNDS, True
 

@@ -61,6 +61,7 @@ class PlanFile(TypedDict):
     format: int
     architecture: ArchitectureData | None
     adapter: Text
+    at: NotRequired[Text]
     plan: PlanData
     dtype: Literal["float64", "float32", "bfloat16", "float16"]
     versions: dict[str, Text]

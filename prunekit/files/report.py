@@ -184,6 +184,7 @@ class _Report(TypedDict):
     got: Fraction
     before: Costs
     after: Costs
+    part: NotRequired[Annotated[list[Costs], MinLen(2), MaxLen(2)]]  # if only a part was pruned
     parity: ParityEntry | None
     rounds: Annotated[list[RoundEntry], MinLen(1), MaxLen(100_000)]
     axes: dict[str, AxisEntry]

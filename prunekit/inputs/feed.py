@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import Inputs, shown
 from ..errors import DataError
 
 CROPS: Mapping[str, Any] = {"interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center"}
@@ -31,7 +32,7 @@ class InputSpec:
     cropping: Mapping[str, Any] = field(default_factory=lambda: dict(CROPS))
 
     @classmethod
-    def of(cls, model: nn.Module, example: Tensor | None = None) -> InputSpec:
+    def of(cls, model: nn.Module, example: Inputs | None = None) -> InputSpec:
         """Find out what a model is fed.
 
         Normalisation and cropping come from a timm model's `pretrained_cfg`. The size comes from
@@ -75,11 +76,11 @@ def are_images(example: object) -> bool:
     return isinstance(example, Tensor) and example.dim() == 4
 
 
-def _size_of(example: Tensor) -> tuple[int, int, int]:
-    if not are_images(example):
+def _size_of(example: Inputs) -> tuple[int, int, int]:
+    if not isinstance(example, Tensor) or example.dim() != 4:
         raise DataError(
-            f"The example input has shape {tuple(example.shape)}, so no image can be made to fit "
-            "it; expected (batch, channels, height, width), or leave the data out."
+            f"The example input is {shown(example)}, so no image can be made to fit it; expected "
+            "(batch, channels, height, width), or leave the data out."
         )
     _, channels, height, width = example.shape
     return channels, height, width

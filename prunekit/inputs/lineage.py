@@ -22,12 +22,14 @@ class Lineage:
         weights: Where the large model's weights were from.
         adapter: Name of the adapter that knows it.
         plan: What was cut out of it.
+        part: The name of the part that was pruned; empty if it was the whole model.
     """
 
     architecture: Architecture
     weights: str
     adapter: str
     plan: Plan
+    part: str = ""
 
     def rebuilt(self) -> nn.Module:
         """Return the large model again, with random weights."""

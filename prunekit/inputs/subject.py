@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..adapters.answers import axes_of, seeing
 from ..adapters.base import Adapter, select
 from ..adapters.finding import able, find_adapter
+from ..arguments import Inputs, plain
 from ..axis import AxisSpec
 from ..errors import AdapterError, RequestError
 from ..globs import matching
 from ..shared import Shared
 from ..tracing.copies import copy_with
+from ..tracing.part import inputs_of, part_of, within
 from . import zoo
 from .architectures import Architecture, build, is_random
 from .data import Data, open_data
@@ -31,9 +33,10 @@ class Source:
     """Where a model is from; `prune` explains each word."""
 
     model: nn.Module | str
+    at: str = ""
     weights: str = "auto"
     adapter: Adapter | str | None = None
-    example_input: Tensor | None = None
+    example_input: Inputs | None = None
     img_size: int | tuple[int, int] | None = None
     in_chans: int | None = None
     num_classes: int | None = None
@@ -71,16 +74,18 @@ class Subject:
         weights: Where its weights are from.
         warnings: What the user must know about them.
         lineage: What was pruned from it before; None if nothing was.
+        part: Name of the module that is pruned; empty if it is the whole model.
     """
 
     model: nn.Module
     adapter: Adapter
-    example: Tensor
+    example: Inputs
     spec: InputSpec | None
     architecture: Architecture | None
     weights: str
     warnings: tuple[str, ...]
     lineage: Lineage | None = None
+    part: str = ""
 
     def origin(self) -> dict[str, Any]:
         """Return the part of a recipe that says where the model is from."""
@@ -92,6 +97,7 @@ class Subject:
             "weights": self.weights,
             "adapter": self.adapter.name,
             "input_size": size,
+            **({"at": self.part} if self.part else {}),
         }
 
 
@@ -117,19 +123,27 @@ def find_subject(source: Source, shared: Shared) -> Subject:
     else:
         _check_own(source)
         lineage = lineage_of(source.model)
+        _check_lineage(source, lineage)
         if source.device == "auto":
             target = next(source.model.parameters(), torch.empty(0)).device
         # A copy that shares all tensors: putting it in evaluation mode leaves the caller's alone.
         model = copy_with(source.model, lambda _, tensor: tensor.to(target)).eval()
         architecture = lineage.architecture if lineage else None
         origin, warnings = lineage.weights if lineage else "the caller's", ()
-    adapter = find_adapter(source.adapter, model)
+    part = part_of(model, source.at)
     example, spec = _fed(source, model)
+    called = inputs_of(source.at, model, example) if source.at else example
+    adapter = find_adapter(source.adapter, part)
     if source.adapter is None:
-        adapter, notes = able(adapter, model)
+        adapter, notes = able(adapter, part)
         warnings = (*warnings, *notes)
-    adapter = seeing(adapter, model, example)
-    return Subject(model, adapter, example, spec, architecture, origin, warnings, lineage)
+    if source.at:
+        adapter = within(adapter, source.at, model, called)
+    else:
+        adapter = seeing(adapter, model, example)
+    return Subject(
+        model, adapter, example, spec, architecture, origin, warnings, lineage, source.at
+    )
 
 
 def _built(source: Source) -> Any:
@@ -147,7 +161,18 @@ def _check_own(source: Source) -> None:
             )
 
 
-def _fed(source: Source, model: nn.Module) -> tuple[Tensor, InputSpec | None]:
+def _check_lineage(source: Source, lineage: Lineage | None) -> None:
+    """Refuse to prune another part of a saved model than before: plans name what is in one part."""
+    if lineage is None or lineage.part == source.at:
+        return
+    before = f"at={lineage.part!r}" if lineage.part else "as a whole, without at"
+    raise RequestError(
+        f"The saved model was pruned {before}; prune it further in the same way, or build the "
+        "model and prune both at once."
+    )
+
+
+def _fed(source: Source, model: nn.Module) -> tuple[Inputs, InputSpec | None]:
     """Return one batch of inputs, and what images for the model are like."""
     example = source.example_input
     if example is None:
@@ -159,7 +184,7 @@ def _fed(source: Source, model: nn.Module) -> tuple[Tensor, InputSpec | None]:
         spec = InputSpec.of(model).resized(source.size)
         return spec.example(source.seed), spec
     if not are_images(example):
-        return example, None
+        return plain(example), None
     spec = InputSpec.of(model, example)
     if source.size not in (None, spec.size[1:]):
         raise RequestError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
+from ..arguments import Inputs
 from ..axis import Axis
+from ..naming import is_within
 from ..planning.budget import Term
 from .macs import count_macs
 
@@ -54,15 +56,17 @@ class Stats:
     images: int | None = None
 
 
-def stats(model: nn.Module, example: Tensor) -> Stats:
-    """Count parameters, MACs and bytes; nothing is run on real data."""
-    tensors = model.state_dict().values()
+def stats(model: nn.Module, example: Inputs, part: str = "") -> Stats:
+    """Count parameters, MACs and bytes, of the whole model or of a part; nothing is timed."""
+    inside = model.get_submodule(part)
+    tensors = inside.state_dict().values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    params = sum(parameter.numel() for parameter in model.parameters())
-    return Stats(params, sum(macs_by_module(model, example).values()), size, {})
+    params = sum(parameter.numel() for parameter in inside.parameters())
+    macs = macs_by_module(model, example)
+    return Stats(params, sum(macs[name] for name in macs if is_within(name, part)), size, {})
 
 
-def macs_by_module(model: nn.Module, example: Tensor) -> dict[str, int]:
+def macs_by_module(model: nn.Module, example: Inputs) -> dict[str, int]:
     """Count the MACs of one image in every module's own arithmetic, its children left out."""
     totals: dict[str, int] = {}
     for (module, _), macs in count_macs(model, example).items():
@@ -70,15 +74,18 @@ def macs_by_module(model: nn.Module, example: Tensor) -> dict[str, int]:
     return totals
 
 
-def param_terms(model: nn.Module) -> tuple[Term, ...]:
-    """Return every parameter's share of the parameter count."""
+def param_terms(model: nn.Module, part: str = "") -> tuple[Term, ...]:
+    """Return every parameter's share of the parameter count, of the whole model or of a part."""
     return tuple(
         Term(parameter.numel(), tuple((name, dim) for dim in range(parameter.dim())))
         for name, parameter in model.named_parameters()
+        if is_within(name, part)
     )
 
 
-def mac_terms(model: nn.Module, axes: Sequence[Axis], example: Tensor) -> tuple[Term, ...]:
+def mac_terms(
+    model: nn.Module, axes: Sequence[Axis], example: Inputs, part: str = ""
+) -> tuple[Term, ...]:
     """Return every operation's share of the MACs, and what it is proportional to.
 
     What is multiplied with a parameter is proportional to that parameter's dimensions; what a
@@ -92,6 +99,8 @@ def mac_terms(model: nn.Module, axes: Sequence[Axis], example: Tensor) -> tuple[
     sizes = {name: parameter.dim() for name, parameter in model.named_parameters()}
     terms = []
     for (module, parameter), macs in count_macs(model, example).items():
+        if not is_within(module, part):
+            continue
         if parameter:
             dims = tuple((parameter, dim) for dim in range(sizes[parameter]))
         elif module in owned:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..arguments import Inputs, batch_of, call, mapped
 from ..tracing.checkpointing import without_checkpointing
 from .counting import Latency
 
@@ -18,14 +19,14 @@ REPEATS = (3, 40)  # fewest and most passes that do
 ENOUGH_SECONDS = 5.0  # for all passes of all models at one batch size, if that is not too few
 
 
-def latencies(models: Sequence[nn.Module], example: Tensor) -> list[dict[int, Latency]]:
+def latencies(models: Sequence[nn.Module], example: Inputs) -> list[dict[int, Latency]]:
     """Time the models at every batch size of `BATCHES`; one dictionary per model."""
     by_batch = {batch: latency(models, example, batch) for batch in BATCHES}
     return [{batch: by_batch[batch][n] for batch in BATCHES} for n in range(len(models))]
 
 
 @torch.inference_mode()
-def latency(models: Sequence[nn.Module], example: Tensor, batch: int) -> list[Latency]:
+def latency(models: Sequence[nn.Module], example: Inputs, batch: int) -> list[Latency]:
     """Time forward passes of several models side by side, so that noise hits all alike.
 
     Args:
@@ -40,7 +41,7 @@ def latency(models: Sequence[nn.Module], example: Tensor, batch: int) -> list[La
         what takes seconds is warm by its end.
     """
     times: list[list[float]] = [[] for _ in models]
-    inputs = [_batch(model, example, batch) for model in models]
+    inputs = [batch_for(model, example, batch) for model in models]
     fewest, most = REPEATS
     turns = list(zip(models, inputs, times, strict=True))
     with without_checkpointing(*models):
@@ -58,18 +59,21 @@ def _summed_up(seconds: Sequence[float]) -> Latency:
     return Latency(round(median, 3), round(low, 3), round(high, 3), len(seconds))
 
 
-def _batch(model: nn.Module, example: Tensor, batch: int) -> Tensor:
-    parameter = next(model.parameters())
-    return (
-        example[:1].repeat(batch, *[1] * (example.dim() - 1)).to(parameter.device, parameter.dtype)
+def batch_for(model: nn.Module, example: Inputs, count: int) -> Inputs:
+    """Return so many times the first image, where a model is and in its precision."""
+    like = next(model.parameters())
+    return mapped(
+        lambda x: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype),
+        batch_of(example, count),
     )
 
 
-def _time(model: nn.Module, x: Tensor) -> float:
-    _wait(x.device)
+def _time(model: nn.Module, x: Inputs) -> float:
+    device = next(model.parameters()).device
+    _wait(device)
     start = time.perf_counter()
-    model(x)
-    _wait(x.device)
+    call(model, x)
+    _wait(device)
     return time.perf_counter() - start
 
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import flop_registry
 
+from ..arguments import Inputs, batch_of, call
 from ..tracing.running import dry_run
 from ..tracing.shapes import Shapes, is_composite
 
 Place = tuple[str, str]  # a module's name and a parameter's; none is an empty string
 
 
-def count_macs(model: nn.Module, example: Tensor) -> dict[Place, int]:
+def count_macs(model: nn.Module, example: Inputs) -> dict[Place, int]:
     """Count the MACs of one image, wherever there are some.
 
     An operation belongs to the innermost module that runs while it does, and to the weight that
@@ -31,13 +32,13 @@ def count_macs(model: nn.Module, example: Tensor) -> dict[Place, int]:
     Raises:
         AdapterError: The model does not run on such an input, or cannot be copied.
     """
-    return dry_run(model, example[:1], _counted)
+    return dry_run(model, batch_of(example), _counted)
 
 
-def _counted(model: nn.Module, inputs: Tensor) -> dict[Place, int]:
+def _counted(model: nn.Module, inputs: Inputs) -> dict[Place, int]:
     counter = _Counter(model)
     with _plainly(), counter.watching(model), counter:
-        model(inputs)
+        call(model, inputs)
     return {place: flops // 2 for place, flops in counter.flops.items() if flops}
 
 

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..arguments import Inputs, call, tensors_of
 from ..tracing.checkpointing import without_checkpointing
-from .latency import BATCHES, _batch
+from .latency import BATCHES, batch_for
 
 
 @torch.inference_mode()
-def peak_memory(model: nn.Module, example: Tensor, batch: int = BATCHES[-1]) -> int:
+def peak_memory(model: nn.Module, example: Inputs, batch: int = BATCHES[-1]) -> int:
     """Return the bytes a forward pass needs at its peak, on top of the model."""
-    x = _batch(model, example, batch)
+    x = batch_for(model, example, batch)
     with without_checkpointing(model):
-        return peak_bytes(lambda: model(x), model, x)
+        return peak_bytes(lambda: call(model, x), model, *tensors_of(x))
 
 
 def peak_bytes(work: Callable[[], object], model: nn.Module, *others: Tensor) -> int:

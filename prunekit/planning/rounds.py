@@ -58,7 +58,10 @@ def combine(axes: Sequence[Axis], first: Plan, later_axes: Sequence[Axis], later
     after = {axis.name: axis for axis in later_axes}
     kept = {}
     for axis in axes:
-        small = after[axis.name]
+        small = after.get(axis.name)
+        if small is None:  # what is alone is no axis any more
+            kept[axis.name] = first.kept[axis.name]
+            continue
         homes = _homes(axis, small, left)
         stays = set(homes[list(later.kept[axis.name])].tolist())
         count = len(later.kept[axis.name]) // small.spec.groups

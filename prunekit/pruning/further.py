@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from ..adapters.answers import axes_of
+from ..arguments import mapped
 from ..inputs.lineage import Lineage
 from ..inputs.subject import Subject
 from ..planning.plan import Plan
@@ -28,13 +31,12 @@ def since_the_start(subject: Subject, outcome: Outcome) -> Outcome:
             lineage.plan, by=outcome.plan.by, asked=outcome.plan.asked, got=outcome.plan.got
         )
         return replace(outcome, plan=plan)
-    kinds = {spec.name: spec.kind for spec in axes_of(subject.adapter, subject.model)}
-    plan = _composed(subject, lineage, outcome.plan)
-    return replace(outcome, plan=plan, kinds={name: kinds[name] for name in plan.kept})
+    plan, kinds = _composed(subject, lineage, outcome.plan)
+    return replace(outcome, plan=plan, kinds=kinds)
 
 
-def _composed(subject: Subject, lineage: Lineage, later: Plan) -> Plan:
-    """Return the plan that does what both do, in the coordinates of the model at the start."""
+def _composed(subject: Subject, lineage: Lineage, later: Plan) -> tuple[Plan, dict[str, str]]:
+    """Return the plan that does what both do, for the model at the start, and its axes' kinds."""
     large = lineage.rebuilt()
     names = {*lineage.plan.kept, *later.kept}
     first_axes, later_axes = (
@@ -42,13 +44,14 @@ def _composed(subject: Subject, lineage: Lineage, later: Plan) -> Plan:
             model,
             [spec for spec in axes_of(subject.adapter, model) if spec.name in names],
             subject.adapter,
-            subject.example.cpu() if model is large else subject.example,
+            mapped(Tensor.cpu, subject.example) if model is large else subject.example,
         )
         for model in (large, subject.model)
     )
     first = _completed(lineage.plan, {axis.name: axis.size for axis in first_axes})
     then = _completed(later, {axis.name: axis.size for axis in later_axes})
-    return combine(first_axes, first, later_axes, then)
+    plan = combine(first_axes, first, later_axes, then)
+    return plan, {axis.name: axis.kind for axis in first_axes}
 
 
 def _completed(plan: Plan, sizes: dict[str, int]) -> Plan:

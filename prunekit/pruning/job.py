@@ -156,7 +156,7 @@ def proved(job: Job) -> Job:
     if not subject.adapter.guesses or job.request.level.masks:
         return job
     with job.watch("prove"):
-        key = subject.model, subject.adapter.name
+        key = subject.model, subject.adapter.name, subject.part
         return replace(job, subject=job.shared.once("proof", key, lambda: proven(subject)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import are_batch
 from ..inputs.data import Images, batches
 from ..measuring.accuracy import EVAL_BATCH, hits, percentages
 from ..measuring.counting import Stats, stats
@@ -16,6 +17,11 @@ from ..measuring.memory import peak_memory
 from ..measuring.provenance import device_name, versions
 from .job import Job
 
+UNTIMED = (
+    "Latency and memory were not measured: the tensors of example_input do not all begin with the "
+    "number of images, so that nobody knows how to make a batch of another size."
+)
+
 
 @dataclass(frozen=True)
 class Sides:
@@ -23,6 +29,7 @@ class Sides:
 
     Attributes:
         before, after: What the large and the small model cost.
+        part: The same of the part that was pruned, if it is not the whole model.
         correct: Whether either was right on each test image, (images,) bool; None if they were not
             evaluated.
         warnings: What was not measured, and why.
@@ -32,6 +39,7 @@ class Sides:
     after: Stats
     correct: tuple[Tensor, Tensor] | None = None
     warnings: tuple[str, ...] = ()
+    part: tuple[Stats, Stats] | None = None
 
 
 def examine(job: Job, small: nn.Module) -> Sides:
@@ -41,7 +49,7 @@ def examine(job: Job, small: nn.Module) -> Sides:
         DataError: A test image is not readable, or has a label outside the model's classes.
     """
     with job.watch("measure"):
-        sides = _measured(job, small)
+        sides = replace(_measured(job, small), part=_of_part(job, small))
     if not job.request.evaluate or job.data is None:
         return sides
     problem = job.data.problem
@@ -51,10 +59,11 @@ def examine(job: Job, small: nn.Module) -> Sides:
         return replace(sides, warnings=(f"Accuracy was not measured: {problem}",))
     with job.watch("evaluate"):
         dense, after = _tested(job, small, job.data.test)
-    return Sides(
-        _with_accuracy(sides.before, dense),
-        _with_accuracy(sides.after, after),
-        (dense[:, 0], after[:, 0]),
+    return replace(
+        sides,
+        before=_with_accuracy(sides.before, dense),
+        after=_with_accuracy(sides.after, after),
+        correct=(dense[:, 0], after[:, 0]),
     )
 
 
@@ -74,12 +83,25 @@ def _measured(job: Job, small: nn.Module) -> Sides:
     evaluates, timed = job.request.evaluate, job.request.timed
     if not (evaluates if timed is None else timed):
         return Sides(before, after)
+    if not are_batch(example):
+        return Sides(before, after, warnings=(UNTIMED,))
     times = latencies((dense, small), example)
     peak = shared.once("dense memory", dense, lambda: peak_memory(dense, example))
     return Sides(
         replace(before, latency_ms=times[0], memory_bytes=peak),
         replace(after, latency_ms=times[1], memory_bytes=peak_memory(small, example)),
     )
+
+
+def _of_part(job: Job, small: nn.Module) -> tuple[Stats, Stats] | None:
+    """Count the part that was pruned, before and after."""
+    subject = job.subject
+    if not subject.part:
+        return None
+    before, after = (
+        stats(model, subject.example, subject.part) for model in (subject.model, small)
+    )
+    return before, after
 
 
 def _tested(job: Job, small: nn.Module, images: Images) -> tuple[Tensor, Tensor]:

@@ -157,7 +157,8 @@ def traced(
         specs = find_specs(subject, kinds, include, exclude)
         return trace(subject.model, specs, subject.adapter, subject.example)
 
-    return shared.once("trace", (subject.model, kinds, include, exclude), found)
+    key = subject.model, subject.part, kinds, include, exclude
+    return shared.once("trace", key, found)
 
 
 def _by_name(axes: Sequence[Axis], scores: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -169,6 +170,7 @@ def _scored(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Tenso
     request, shared = job.request, job.shared
     seen = (
         job.subject.model,
+        job.subject.part,
         job.chosen,
         request.by,
         job.data,
@@ -205,7 +207,8 @@ def _carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
     with job.watch("repair"):
         model, adapter = subject.model, subject.adapter
         blocks = blocks_of(adapter, model) or chain_of(model, subject.example)
-        found = mend_(small, model, axes, plan, chain, blocks, job.drawn(REPAIR_BATCH))
+        images = job.drawn(REPAIR_BATCH)
+        found = mend_(small, model, axes, plan, chain, blocks, images, subject.part)
     return small, replace(
         done, repaired=found.layers, recalibrated=found.norms, unrepaired=found.left
     )
@@ -257,11 +260,11 @@ def _planned(
 
 
 def _costs(axes: Sequence[Axis], subject: Subject, by: By) -> tuple[float, tuple[Term, ...]]:
-    """Return what the model costs, in all and term by term."""
+    """Return what the model, or its part, costs, in all and term by term."""
     if by == "slices":
         return float(sum(axis.size for axis in axes)), ()
     if by == "macs":
-        terms = mac_terms(subject.model, axes, subject.example)
+        terms = mac_terms(subject.model, axes, subject.example, subject.part)
     else:
-        terms = param_terms(subject.model)
+        terms = param_terms(subject.model, subject.part)
     return sum(term.cost for term in terms), terms

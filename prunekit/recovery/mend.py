@@ -23,6 +23,7 @@ def mend_(
     chain: Sequence[Repair],
     blocks: Sequence[str],
     images: Images,
+    part: str = "",
 ) -> Mended:
     """Carry out repairs, one after the other; see `repair_` and `recalibrate_`.
 
@@ -34,6 +35,7 @@ def mend_(
         chain: The repairs.
         blocks: Modules that run one after the other.
         images: Batches of calibration images.
+        part: Name of the module whose layers may change; all may unless given.
 
     Raises:
         AdapterError: The blocks do not run one after the other, or it is not known what a layer
@@ -44,8 +46,8 @@ def mend_(
     done = Mended()
     for repair in chain:
         if repair.needs == "moments":
-            found = repair_(small, dense, axes, plan, repair, blocks, images)
+            found = repair_(small, dense, axes, plan, repair, blocks, images, part)
             done.layers, done.left = found.layers, found.left
         elif repair.needs == "norms":
-            done.norms = recalibrate_(small, repair, images)
+            done.norms = recalibrate_(small, repair, images, part)
     return done

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..naming import is_within
 from ..repairs.base import Repair
 from ..repairs.given import Norm
 from ..statistics.activations import Meter
@@ -15,7 +16,9 @@ from ..tracing.copies import BATCH_NORMS
 
 
 @torch.inference_mode()
-def recalibrate_(small: nn.Module, repair: Repair, images: Images) -> dict[str, float]:
+def recalibrate_(
+    small: nn.Module, repair: Repair, images: Images, part: str = ""
+) -> dict[str, float]:
     """Run the images through a model once, and let a repair restate every BatchNorm on the way.
 
     Each batch passes on through the statistics of all batches so far, itself included, so that
@@ -25,6 +28,7 @@ def recalibrate_(small: nn.Module, repair: Repair, images: Images) -> dict[str, 
         small: The pruned model; the running statistics of its BatchNorms are written to.
         repair: Computes them.
         images: Batches of calibration images; labels are not looked at.
+        part: Name of the module whose BatchNorms may change; all may unless given.
 
     Returns:
         See `Mended.norms`; those that never run, or see one value of each channel, are left out.
@@ -36,7 +40,7 @@ def recalibrate_(small: nn.Module, repair: Repair, images: Images) -> dict[str, 
     restated = {
         name: _Restated(name, norm, repair)
         for name, norm in small.named_modules()
-        if isinstance(norm, BATCH_NORMS) and norm.running_mean is not None
+        if isinstance(norm, BATCH_NORMS) and norm.running_mean is not None and is_within(name, part)
     }
     handles = [one.norm.register_forward_pre_hook(one.hook) for one in restated.values()]
     try:

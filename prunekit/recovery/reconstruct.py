@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..axis import Axis
 from ..errors import RepairError
+from ..naming import is_within
 from ..planning.plan import Plan
 from ..repairs.base import Repair
 from ..repairs.given import Layer
@@ -36,6 +37,7 @@ def repair_(
     repair: Repair,
     blocks: Sequence[str],
     images: Images,
+    part: str = "",
 ) -> Mended:
     """Repair every layer that lost inputs, in the order of execution, and maybe what follows.
 
@@ -49,6 +51,7 @@ def repair_(
         repair: Computes the new weights of one layer, or of one group of a convolution.
         blocks: Modules that run one after the other, see `Adapter.blocks`.
         images: Batches of calibration images; read several times, labels are not looked at.
+        part: Name of the module whose layers may change; all may unless given.
 
     Raises:
         AdapterError: The blocks do not run one after the other, or it is not known what a layer
@@ -58,7 +61,8 @@ def repair_(
     """
     image = placed(next(iter(without_labels(images)))[:1], first_weight(dense))
     norms = shifted_by(dense, image)
-    jobs = {job.name: job for job in jobs_of(dense, small, axes, plan, repair, norms)}
+    found = jobs_of(dense, small, axes, plan, repair, norms)
+    jobs = {job.name: job for job in found if is_within(job.name, part)}
     walk = Walk(dense, small, images)
     done = Mended()
     sections = walk.sections(jobs, blocks)

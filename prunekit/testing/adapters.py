@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..adapters import ADAPTERS
 from ..adapters.answers import axes_of, blocks_of, matches
 from ..adapters.base import Adapter, check_declared
+from ..arguments import Inputs, arguments
 from ..axis import Axis
 from ..cutting.parity import silence, verify
 from ..cutting.shrink import shrink_, shrunk
@@ -22,14 +23,14 @@ from ..planning.plan import Plan
 from ..statistics.walk import Walk
 from ..tracing.copies import copy_with
 from .check import Check, Claim, checks
-from .models import outputs, pruned, random_plan, same, subject_of, traced
+from .models import images_for, outputs, pruned, random_plan, same, subject_of, traced
 from .runs import RUN_CLAIMS
 
 RATIOS = (0.3, 0.6)
 
 
 def adapter_checks(
-    adapter: str | Adapter, model: nn.Module | None = None, example: Tensor | None = None
+    adapter: str | Adapter, model: nn.Module | None = None, example: Inputs | None = None
 ) -> list[Check]:
     """Return everything that an adapter promises, as checks on a small model.
 
@@ -70,7 +71,7 @@ def _declares_well(subject: Subject) -> None:
 @torch.inference_mode()
 def _chains(subject: Subject) -> None:
     blocks = blocks_of(subject.adapter, subject.model)
-    walk = Walk(subject.model, subject.model, [subject.example])
+    walk = Walk(subject.model, subject.model, images_for(subject.example))
     walk.sections(blocks, blocks)  # raises an AdapterError that says which one does not
 
 
@@ -124,7 +125,7 @@ def _trains(subject: Subject) -> None:
 
 def _exports(subject: Subject) -> None:
     _, small = _cut(subject)
-    exported = torch.export.export(small, (subject.example,)).module()
+    exported = torch.export.export(small, *arguments(subject.example)).module()
     with torch.inference_mode():
         expected, found = (outputs(net, subject.example) for net in (small, exported))
     assert same(found, expected, 1e-5), "the exported model computes something else"

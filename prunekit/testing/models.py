@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from ..adapters import ADAPTERS
 from ..adapters.answers import axes_of, seeing, toy_of
 from ..adapters.base import Adapter, select
+from ..arguments import Inputs, call
 from ..axis import Axis
 from ..criteria import CRITERIA
 from ..criteria.base import Need
@@ -28,7 +29,7 @@ FAMILIES = ("vit", "swin", "convnext")
 
 
 def subject_of(
-    adapter: Adapter, model: nn.Module | None = None, example: Tensor | None = None
+    adapter: Adapter, model: nn.Module | None = None, example: Inputs | None = None
 ) -> Subject:
     """Return a copy of a model, with weights of which every one matters, and inputs for it.
 
@@ -85,9 +86,9 @@ def pruned(subject: Subject, plan: Plan) -> nn.Module:
     return shrunk(subject.model, traced(subject), plan, subject.adapter).eval()
 
 
-def outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
+def outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
     """Run a model, and return all floating-point tensors that come out."""
-    leaves = tree_leaves(model(example))
+    leaves = tree_leaves(call(model, example))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
@@ -100,8 +101,9 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float =
     )
 
 
-def images_for(example: Tensor, count: int = 6) -> list[tuple[Tensor, Tensor]]:
+def images_for(example: Inputs, count: int = 6) -> list[tuple[Tensor, Tensor]]:
     """Return some batches of random inputs like an example, and labels of the first two classes."""
+    assert isinstance(example, Tensor), "only a model of one input is fed images"
     if not example.is_floating_point():
         return [(example, torch.arange(len(example)) % 2)]
     generator = torch.Generator().manual_seed(0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..arguments import Inputs, batch_of, call, tensors_of
 from ..errors import AdapterError
 from .layers import MATRICES
 from .running import dry_run
@@ -33,7 +34,7 @@ class _Path:
         return self.layers, len(self.modules)
 
 
-def chain_of(model: nn.Module, example: Tensor) -> list[str]:
+def chain_of(model: nn.Module, example: Inputs) -> list[str]:
     """Name modules that run one after the other, each on the output of the one before alone.
 
     Of all such rows it is the one that holds most layers, in the smallest parts. Modules whose
@@ -44,16 +45,16 @@ def chain_of(model: nn.Module, example: Tensor) -> list[str]:
         example: One batch of inputs.
     """
     try:
-        return dry_run(model, example[:1], _longest)
+        return dry_run(model, batch_of(example), _longest)
     except AdapterError:  # whoever runs it in earnest says why
         return []
 
 
-def _longest(model: nn.Module, inputs: Tensor) -> list[str]:
+def _longest(model: nn.Module, inputs: Inputs) -> list[str]:
     paths: dict[Key, _Path] = {}
     entered: dict[str, list[Key | None]] = {}
     alive: list[Tensor] = []  # so that no id is reused
-    limit = LARGEST * inputs.numel()
+    limit = LARGEST * sum(tensor.numel() for tensor in tensors_of(inputs))
 
     def key(value: Tensor) -> Key:
         alive.append(value)
@@ -86,7 +87,7 @@ def _longest(model: nn.Module, inputs: Tensor) -> list[str]:
                 ),
             ]
     try:
-        model(inputs)
+        call(model, inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..arguments import Inputs, mapped
 from ..errors import AdapterError
 from .checkpointing import switch_off_
 
@@ -45,7 +46,7 @@ def copy_with(model: M, make: Callable[[str, Tensor], Tensor]) -> M:
     return _module(model, memo, "")
 
 
-def weightless(model: M, example: Tensor) -> tuple[M, Tensor]:
+def weightless(model: M, example: Inputs) -> tuple[M, Inputs]:
     """Copy a model and its input to the meta device, in float32 and without checkpointing.
 
     Running the copy takes no memory and little time, and tells all shapes.
@@ -59,10 +60,10 @@ def weightless(model: M, example: Tensor) -> tuple[M, Tensor]:
             if isinstance(value, Tensor):  # neither a parameter nor a buffer, so it is still real
                 vars(module)[name] = _meta(value)
     switch_off_(shell)
-    return shell, _meta(example)
+    return shell, mapped(_meta, example)
 
 
-def in_precision(model: M, example: Tensor, dtype: torch.dtype = torch.float32) -> tuple[M, Tensor]:
+def in_precision(model: M, example: Inputs, dtype: torch.dtype = torch.float32) -> tuple[M, Inputs]:
     """Copy a model to be run, in evaluation mode, in one precision and without checkpointing.
 
     The copy shares what has that precision already, and the inputs are where it is.
@@ -72,7 +73,8 @@ def in_precision(model: M, example: Tensor, dtype: torch.dtype = torch.float32) 
     """
     copied = copy_with(model, lambda _, tensor: _precise(tensor, dtype)).eval()
     switch_off_(copied)
-    return copied, _precise(example.to(next(model.parameters()).device), dtype)
+    device = next(model.parameters()).device
+    return copied, mapped(lambda tensor: _precise(tensor.to(device), dtype), example)
 
 
 def _precise(tensor: Tensor, dtype: torch.dtype) -> Tensor:

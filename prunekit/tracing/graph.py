@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from ..adapters.answers import role_of, unfollowed_by
 from ..adapters.base import Adapter
+from ..adapters.within import Within, renamed
+from ..arguments import Inputs, call
 from ..axis import AUX, Axis, AxisSpec, Member
 from ..errors import AdapterError
 from .coupling import Coupling, coupled
@@ -27,7 +29,7 @@ from .shapes import Shapes
 
 
 def trace(
-    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Tensor
+    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Inputs
 ) -> list[Axis]:
     """Find every parameter that shrinks with each axis, and where.
 
@@ -42,11 +44,15 @@ def trace(
             cannot shrink consistently, such as the model's own output.
     """
     with without_collection():
-        return _trace(model, specs, adapter, example)
+        if not isinstance(adapter, Within):
+            return _trace(model, specs, adapter, example)
+        inner = [renamed(spec, lambda name: adapter.inward(name) or name) for spec in specs]
+        axes = _trace(adapter.inside(model), inner, adapter.inner, adapter.inputs)
+        return [axis.renamed(spec, adapter.outward) for axis, spec in zip(axes, specs, strict=True)]
 
 
 def _trace(
-    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Tensor
+    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Inputs
 ) -> list[Axis]:
     follow = _Graph(model, example) if any(spec.layer for spec in specs) else None
     unfollowed = set(unfollowed_by(adapter, model))
@@ -83,7 +89,7 @@ class _Found:
 class _Graph:
     """torch-pruning's dependency graph of a weightless copy of the model."""
 
-    def __init__(self, model: nn.Module, example: Tensor):
+    def __init__(self, model: nn.Module, example: Inputs):
         # The graph is read off autograd, whatever mode the caller is in.
         with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="torch_pruning")  # of bare parameters
@@ -182,15 +188,15 @@ class _Graph:
         return [(f"{name}.{part}", 0) for part, _ in layer.named_parameters(recurse=False)]
 
 
-def _built(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Any, set[object]]:
+def _built(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Any, set[object]]:
     """Run a model and build its graph; return both, and the ends of the graph, its outputs."""
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     outputs: list[Tensor] = []
 
-    def run(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
         with Shapes():  # type: ignore[no-untyped-call]
-            leaves = tree_leaves(model(inputs))
+            leaves = tree_leaves(call(model, inputs))
         outputs.extend(x for x in leaves if isinstance(x, Tensor) and x.grad_fn is not None)
         return outputs
 

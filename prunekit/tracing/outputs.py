@@ -1,12 +1,37 @@
-"""What a model returns: a tensor, or tensors in a tuple, a list or a dictionary."""
+"""What a model returns: a tensor, or tensors in whatever holds them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from ..errors import AdapterError
+
+DEEPEST = 4  # objects in objects
+
+
+def tensors_by_name(output: object, name: str = "output", depth: int = 0) -> dict[str, Tensor]:
+    """Return all tensors of an output: in tuples, lists, dictionaries, and attributes of objects.
+
+    Args:
+        output: What a model returned.
+        name: What to call it.
+        depth: How many objects it lies in.
+
+    Returns:
+        By name, such as "output['logits']"; a single tensor is "output".
+    """
+    found = {}
+    for path, leaf in tree_flatten_with_path(output)[0]:
+        here = f"{name}{keystr(path)}"
+        if isinstance(leaf, Tensor):
+            found[here] = leaf
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module) and depth < DEEPEST:
+            for attribute, value in vars(leaf).items():
+                found.update(tensors_by_name(value, f"{here}.{attribute}", depth + 1))
+    return found
 
 
 def logits_of(output: object) -> Tensor:

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
+from ..arguments import Inputs, shown
 from ..errors import AdapterError
 from .copies import in_precision, weightless
 
 T = TypeVar("T")
 
 
-def dry_run(model: nn.Module, example: Tensor, run: Callable[[nn.Module, Tensor], T]) -> T:
+def dry_run(model: nn.Module, example: Inputs, run: Callable[[nn.Module, Inputs], T]) -> T:
     """Run a copy of a model that has shapes but no values.
 
     Some models need values to choose what they do; these are run in earnest, with a warning.
@@ -45,7 +46,7 @@ def dry_run(model: nn.Module, example: Tensor, run: Callable[[nn.Module, Tensor]
         raise
     except Exception as error:
         raise AdapterError(
-            f"{type(model).__name__} does not run on an input of shape {tuple(example.shape)} "
+            f"{type(model).__name__} does not run on {shown(example)} "
             f"({reason(error)}); choose another img_size or in_chans, "
             "or pass an example_input that fits."
         ) from error

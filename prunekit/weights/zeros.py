@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..arguments import Inputs
 from ..measuring.counting import macs_by_module
 
 NOTE = (
@@ -76,7 +77,7 @@ class Sparsity:
 def count(
     model: nn.Module,
     kinds: Mapping[str, str],
-    example: Tensor,
+    example: Inputs,
     granularity: str,
     thresholds: Mapping[str, float],
     nonzero_before: int,
