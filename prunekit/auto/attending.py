@@ -86,8 +86,13 @@ def _recount_(module: nn.Module, one: Attending, heads: int, tensors: Mapping[st
             setattr(module, name, value // one.heads * heads)
         elif isinstance(value, int) and name in shaping and value != one.heads:
             setattr(module, name, sizes.get(value, value))
-        elif isinstance(value, tuple) and name in shaping and value[-1:] == (one.heads,):
+        elif isinstance(value, tuple) and name in shaping and _ends_with(value, one.heads, name):
             setattr(module, name, (*value[:-1], heads))
+
+
+def _ends_with(sizes: tuple[object, ...], heads: int, name: str) -> bool:
+    """Say whether the last of some sizes counts heads; a window may be as wide as there are."""
+    return sizes[-1:] == (heads,) and "window" not in name
 
 
 def merged(specs: Sequence[AxisSpec]) -> list[AxisSpec]:

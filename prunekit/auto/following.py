@@ -222,6 +222,8 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
             )
             if crossing or lacking:
                 self.coupled.keep(*(layer for _, layer in entries))
+                if self.heads.sought:  # they may be those of a head yet, divided by its norm
+                    found.append(entries[0][1])
                 continue
             first, layer = entries[0]
             found.append(layer)

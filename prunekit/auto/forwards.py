@@ -20,7 +20,7 @@ from torch import nn
 
 SHAPING = ("reshape", "view")
 SIZING = (*SHAPING, "expand", "split", "chunk", "unflatten", "repeat")
-CHANNELS = "C"  # what timm and nearly everybody call them
+CHANNELS = ("C", "num_channels")  # what timm and nearly everybody call them, and transformers
 JOINED = "channels_of_heads"  # the attribute that says how many all heads return
 
 
@@ -41,17 +41,20 @@ def freed(base: type[nn.Module]) -> type[nn.Module]:
 @cache
 def sizes_of(base: type[nn.Module]) -> frozenset[str]:
     """Return the names of the attributes that a class gives to operations that change shapes."""
-    found = set()
-    for own in _methods(base).values():
-        tree = _tree(own)
-        for call in _calls(tree, SIZING) if tree else ():
-            found |= {
-                node.attr
-                for arg in call.args
-                for node in ast.walk(arg)
-                if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
-            }
-    return frozenset(found)
+    trees = filter(None, map(_tree, _methods(base).values()))
+    return frozenset(name for tree in trees for name in _sizing(tree))
+
+
+def _sizing(tree: ast.AST) -> Iterator[str]:
+    """Yield the attributes of `self` among such sizes, or in what is assigned to one of them."""
+    sizes: list[ast.AST] = [arg for call in _calls(tree, SIZING) for arg in call.args]
+    variables = {n.id for size in sizes for n in ast.walk(size) if isinstance(n, ast.Name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and variables & {ast.unparse(t) for t in node.targets}:
+            sizes.append(node.value)
+    for node in (node for size in sizes for node in ast.walk(size)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
+            yield node.attr
 
 
 def _empty(base: type[nn.Module]) -> nn.Module:
@@ -112,11 +115,11 @@ def _free(call: ast.Call) -> bool:
 
 
 def _names_channels(arg: ast.AST) -> bool:
-    return any(isinstance(node, ast.Name) and node.id == CHANNELS for node in ast.walk(arg))
+    return any(isinstance(node, ast.Name) and node.id in CHANNELS for node in ast.walk(arg))
 
 
 class _Joined(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        if node.id != CHANNELS:
+        if node.id not in CHANNELS:
             return node
         return ast.Attribute(ast.Name("self", ast.Load()), JOINED, ast.Load())

@@ -90,6 +90,12 @@ def gating(follower: Follower, func: Any, given: dict[str, Any], result: Tensor)
     follower.give(result, [one for one, _ in halves])
 
 
+def striding(follower: Follower, func: Any, given: dict[str, Any], result: Tensor) -> None:
+    """Only how one row of values lies in memory changes, as after pooling to one pixel."""
+    if sum(size > 1 for size in given["size"]) > 1:
+        raise LookupError
+
+
 def expanding(follower: Follower, func: Any, given: dict[str, Any], result: Tensor) -> None:
     """Numbers are repeated as the values are; that dimensions are repeated is noted too."""
     (value,) = tensors_in(given)
@@ -314,6 +320,7 @@ _NAMED: dict[str, Rule] = {
     **dict.fromkeys(["_to_copy", "clone", "alias", "detach", "lift_fresh"], passing),
     **dict.fromkeys(MAKING.split(), fresh),
     **dict.fromkeys(UNTAGGED.split(), pointwise),
+    "as_strided_": striding,
     "expand": expanding,
     "glu": gating,
     "cat": joining,

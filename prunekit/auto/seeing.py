@@ -103,14 +103,21 @@ class Seeing(Adapter):
         reduce_(model, attending(self._model, self._found[0]), left)
 
 
-def _followed(model: nn.Module, example: Inputs) -> Follower:
-    """Follow a model; twice where channels are split in several, for what they are shows later."""
+def _followed(model: nn.Module, example: Inputs, attempts: int = 2) -> Follower:
+    """Follow a model; twice where channels are split in several, for what they are shows later.
+
+    Operations are told apart by their numbers, which are others the second time if the model
+    remembers something from the first, such as indices that it makes once; then all is done again.
+    """
     heads = Heads()
-    follower = dry_run(model, example, partial(_follow, heads=heads))
+    first = dry_run(model, example, partial(_follow, heads=heads))
     found = heads.found()
     if found is None:
-        return follower
-    return dry_run(model, example, partial(_follow, heads=Heads(found)))
+        return first
+    second = dry_run(model, example, partial(_follow, heads=Heads(found)))
+    if second.step != first.step and attempts > 1:
+        return _followed(model, example, attempts - 1)
+    return second
 
 
 def _follow(model: nn.Module, inputs: Inputs, heads: Heads) -> Follower:
