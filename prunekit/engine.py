@@ -78,8 +78,10 @@ def prune(
         in_chans: Channels of images.
         num_classes: Outputs of the classifier.
         weights: For a name: `auto`, `pretrained`, `random` or a file.
-        data: A named data set or an image folder; the zoo's own for a model of the zoo. Images
-            need labels only where something looks at labels.
+        data: A named data set or an image folder; the zoo's own for a model of the zoo. Or images
+            of your own, ready for the model: a Dataset, a DataLoader, batches of tensors or of
+            (images, labels), or a pair of these, (calibration, test). Images need labels only
+            where something looks at labels.
         data_dir: Where the full Fashion-MNIST lies.
         calibration: How many training images criterion and repair may see.
         evaluate: Also measure accuracy where there is data, and unless `timed` says otherwise

@@ -17,6 +17,7 @@ from .arguments import Inputs, plain, tensors_of
 from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
 from .errors import BudgetError, CriterionError, DataError, RequestError
+from .inputs.given import is_given
 from .inputs.subject import Source
 from .planning.budget import BYS, Budget, By
 from .planning.plan import check_limits
@@ -56,7 +57,7 @@ class Options(TypedDict, total=False):
     in_chans: int | None
     num_classes: int | None
     weights: str
-    data: str | Path | None
+    data: Any
     data_dir: str | Path | None
     calibration: int
     evaluate: bool
@@ -94,7 +95,7 @@ class Request:
     in_chans: int | None = None
     num_classes: int | None = None
     weights: str = "auto"
-    data: str | Path | None = None
+    data: Any = None
     data_dir: str | Path | None = None
     calibration: int = 512
     evaluate: bool = False
@@ -254,7 +255,6 @@ _EXPECTED: Mapping[str, tuple[Any, str]] = {
     "in_chans": ((numbers.Integral, type(None)), "a whole number"),
     "num_classes": ((numbers.Integral, type(None)), "a whole number"),
     "weights": ((str, Path), "auto, pretrained, random, or a file"),
-    "data": ((str, Path, type(None)), "the name of a data set, or a folder"),
     "calibration": (numbers.Integral, "a whole number"),
     "device": (str, "auto, cpu or cuda"),
     "seed": (numbers.Integral, "a whole number"),
@@ -266,6 +266,12 @@ def _check_types(request: Request) -> None:
         value = getattr(request, name)
         if not isinstance(value, types) or isinstance(value, bool):
             raise RequestError(f"{name} is {_shown(value)}; expected {expected}.")
+    data = request.data
+    if not (data is None or isinstance(data, str | Path) or is_given(data)):
+        raise RequestError(
+            f"data is {_shown(data)}; expected the name of a data set, a folder, a Dataset, a "
+            "DataLoader, a list of batches, or a pair of them (calibration, test)."
+        )
     given = request.example_input
     if given is not None and not tensors_of(plain(given)):
         raise RequestError(

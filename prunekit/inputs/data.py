@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from .datasets import DATASETS, MINI
 from .fashion import CLASSES, ArrayImages, find_fashion, read_fashion
 from .feed import InputSpec
 from .folder import FolderImages, class_names, labelled, listed, unlabelled
+from .given import Batched, Collated
 
 SPLITS = {"calibration": ("train",), "test": ("test", "val", "validation")}
 
 Images = Dataset[tuple[Tensor, Tensor]]
-Batches = DataLoader[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def open_data(
         data = Data(name, CLASSES, *read_fashion(find_fashion(data_dir), spec))
     else:
         data = _folder(Path(name), spec, getattr(model, "num_classes", None), calibrates)
-    data = replace(data, problem=data.problem or _misfit(data, model))
+    data = replace(data, problem=data.problem or misfit(data, model))
     if labels:
         data.check_labels()
     return data
@@ -114,15 +116,19 @@ def batches(
     """Cut a split into batches.
 
     Args:
-        images: The split.
+        images: The split; what comes in batches already stays in its order.
         size: Images in a batch; the last batch may be smaller.
         limit: Use at most so many images.
         seed: Draw them in a random but repeatable order; None keeps the order.
     """
+    if isinstance(images, Batched):
+        return images.parted(size, limit)
     count = len(images)  # type: ignore[arg-type]
     order = torch.arange(count)
     if seed is not None:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    if isinstance(images, Collated):
+        return images.loader(order[:limit].tolist(), size)
     chosen = Subset(images, order[:limit].tolist())
     whole = isinstance(images, ArrayImages)  # it answers a list of indices with a batch
     return DataLoader(chosen, size, collate_fn=(lambda batch: batch) if whole else None)
@@ -167,7 +173,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
         )
 
 
-def _misfit(data: Data, model: nn.Module) -> str | None:
+def misfit(data: Data, model: nn.Module) -> str | None:
     """Say why the classes are not the model's, if they are not."""
     told = getattr(model, "num_classes", None)
     if told == 0:

@@ -22,6 +22,7 @@ from ..tracing.copies import copy_with
 from ..tracing.part import inputs_of, part_of, within
 from . import zoo
 from .architectures import Architecture, build, is_random
+from .brought import open_given
 from .data import Data, open_data
 from .device import find_device
 from .feed import InputSpec, are_images
@@ -196,14 +197,15 @@ def _fed(source: Source, model: nn.Module) -> tuple[Inputs, InputSpec | None]:
 
 def find_images(
     subject: Subject,
-    data: str | Path | None,
+    data: Any,
     data_dir: str | Path | None,
     shared: Shared,
     *,
     labels: bool = True,
     calibrates: bool = False,
+    calibration: int = 512,
 ) -> Data | None:
-    """Open the data that was named, or the zoo's own for a model of the zoo.
+    """Open the data that was named or brought, or the zoo's own for a model of the zoo.
 
     Raises:
         DataError: It cannot be opened, does not fit what the model is fed, or its labels are looked
@@ -213,10 +215,18 @@ def find_images(
         data = zoo.DATA
     if data is None:
         return None
+    if not isinstance(data, str | Path):
+        return shared.once(
+            "data",
+            (id(data), subject.model, labels, calibrates, calibration),
+            lambda: open_given(
+                data, subject.model, labels=labels, calibrates=calibrates, calibration=calibration
+            ),
+        )
     name, model, spec = str(data), subject.model, subject.spec
     if spec is None:
         spec = InputSpec.of(model, subject.example)  # says what is wrong with it
-    key = (name, data_dir, model, spec, labels, calibrates)
+    key = name, data_dir, model, spec, labels, calibrates
     return shared.once(
         "data",
         key,

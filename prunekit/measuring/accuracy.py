@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ..tracing.outputs import logits_of
 EVAL_BATCH = 250  # images in a forward pass that is not
 
 
-def accuracy(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float, int]:
+def accuracy(model: nn.Module, images: Iterable[Sequence[Tensor]]) -> tuple[float, float, int]:
     """Return top-1 and top-5 as percentages, and the number of images.
 
     Raises:
@@ -30,7 +30,7 @@ def percentages(found: Tensor) -> tuple[float, float]:
 
 
 @torch.inference_mode()
-def hits(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+def hits(model: nn.Module, images: Iterable[Sequence[Tensor]]) -> Tensor:
     """Return whether each image's class came first, and among the first five, (images, 2) bool.
 
     Raises:
@@ -38,7 +38,7 @@ def hits(model: nn.Module, images: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """
     like = next(model.parameters())
     found = []
-    for x, y in images:
+    for x, y, *_ in images:
         logits = logits_of(model(x.to(like))).float().cpu()
         check_labels(y, logits.shape[1])
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (batch, 5)

@@ -134,6 +134,7 @@ def prepare(
             # Where images only serve to evaluate, those without labels would serve nothing.
             labels=request.needs_labels or not learns,
             calibrates=learns,
+            calibration=request.calibration,
         )
     if learns and (data is None or data.calibration is None):
         raise DataError(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import mapped
 from ..axis import Axis, Member
 from ..errors import DataError
 from ..tracing.checkpointing import without_checkpointing
@@ -43,7 +44,8 @@ def without_labels(images: Images) -> Iterator[Tensor]:
     """
     seen = 0
     for batch in images:
-        x: Tensor = batch if isinstance(batch, Tensor) else batch[0]
+        x: Any = batch if isinstance(batch, Tensor) else batch[0]
+        x = list(x) if isinstance(x, tuple) else x  # which a model takes as one argument
         seen += len(x)
         yield x
     if not seen:
@@ -74,9 +76,13 @@ def first_weight(model: nn.Module) -> Tensor:
     return next(p for p in model.parameters() if p.is_floating_point())
 
 
-def placed(x: Tensor, weight: Tensor) -> Tensor:
-    """Return images on the device of a weight and in its precision, (batch, ...)."""
-    return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype)
+def placed(images: Any, weight: Tensor) -> Any:
+    """Return images, (batch, ...) or a list of them, where a weight is and in its precision."""
+
+    def moved(x: Tensor) -> Tensor:
+        return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype)
+
+    return mapped(moved, images)
 
 
 def precise(values: Tensor) -> Tensor:
