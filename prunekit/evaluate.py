@@ -15,7 +15,7 @@ from .provision import images_for
 
 def evaluate(
     directory: str | Path,
-    data: str | None = None,
+    data: Any = None,
     *,
     data_dir: str | None = None,
     device: str = "auto",
@@ -26,7 +26,8 @@ def evaluate(
     Args:
         directory: The artifact.
         data: A named data set or an image folder; the named one of the report unless
-            given. A folder that only the report names is not read.
+            given. A folder that only the report names is not read. Or test images of your own, a
+            data set, a loader or batches with labels.
         data_dir: Where the full Fashion-MNIST lies.
         device: `auto`, `cpu` or `cuda`.
         on_step: Called with the name of each step as it starts.

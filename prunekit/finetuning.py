@@ -69,7 +69,7 @@ def finetune(
     *,
     recipe: str | Path | Recipe = recipes.DEFAULT,
     overrides: Mapping[str, Any] | None = None,
-    data: str | None = None,
+    data: Any = None,
     data_dir: str | Path | None = None,
     teacher: nn.Module | None = None,
     model: nn.Module | None = None,
@@ -86,7 +86,8 @@ def finetune(
             `OUT.training`, are the checkpoints.
         recipe: A recipe, its name, or the path of a TOML file.
         overrides: Settings to change in it, by their names.
-        data: A named data set or an image folder; what the report names unless given.
+        data: A named data set or an image folder; what the report names unless given. Or two data
+            sets of your own, (training, test), as torchvision's are.
         data_dir: Where the full Fashion-MNIST lies.
         teacher: The dense model, for a recipe that distils; built anew unless given.
         model: The original architecture, for an artifact of the caller's own model.
@@ -200,15 +201,16 @@ def _images(
     source: Path,
     report: Mapping[str, Any],
     model: nn.Module,
-    data: str | None,
+    data: Any,
     data_dir: str | Path | None,
 ) -> Data:
-    images = images_for(report, source, model, data, data_dir)
+    images = images_for(report, source, model, data, data_dir, trains=True)
     if images.calibration is None:
         raise DataError(
             f"{images.name} has no training images; expected a folder with a train folder in it, "
-            "beside val or test."
+            "beside val or test, or two data sets (training, test)."
         )
+    images.tested()  # or all would be in vain
     return images
 
 

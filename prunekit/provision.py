@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from .errors import DataError
+from .inputs.brought import open_given
 from .inputs.data import Data, open_data
 from .inputs.datasets import DATASETS
 from .inputs.feed import InputSpec
@@ -51,13 +53,25 @@ def images_for(
     report: Mapping[str, Any],
     where: str | Path,
     model: nn.Module,
-    given: str | Path | None,
+    given: Any,
     data_dir: str | Path | None,
+    *,
+    trains: bool = False,
 ) -> Data:
     """Open the images of a saved model, in the size that it was made for.
+
+    Args:
+        report: The model's.
+        where: Its directory, for messages.
+        model: The model.
+        given: What the user named, or brought, see `prune`; what the report names if it is None.
+        data_dir: Where the full Fashion-MNIST lies.
+        trains: What images are for that come alone: to train, or to test.
 
     Raises:
         DataError: There are none, or they do not fit the model.
     """
+    if given is not None and not isinstance(given, str | Path):
+        return open_given(given, model, labels=True, calibrates=trains, calibration=sys.maxsize)
     spec = InputSpec.of(model).resized(size_of(report))
     return open_data(data_named(report, where, given), model, data_dir, spec=spec)

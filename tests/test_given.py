@@ -12,8 +12,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from prunekit import prune
+from prunekit import finetune, prune
 from prunekit.errors import DataError, RequestError
+from prunekit.evaluate import evaluate
 from prunekit.inputs.data import open_data
 from prunekit.inputs.given import Batched, Collected
 from prunekit.recovery import recipes
@@ -216,3 +217,36 @@ def test_images_of_several_sizes_come_in_lists():
         assert result.parity.holds
         assert result.recipe["calibration"] == 4
         assert result.rounds[0].repaired
+
+
+def test_saved_models_are_evaluated_on_and_trained_with_them(tmp_path):
+    torch.manual_seed(0)
+    options = {"num_classes": 5, "img_size": 32, "weights": "random"}
+    result = prune("test_resnet", "magnitude", 0.3, **options)
+    result.save(tmp_path / "small")
+    with torch.no_grad():
+        right = (result.model(IMAGES).argmax(1) == LABELS).float().mean()
+    found = evaluate(tmp_path / "small", DataLoader(LABELLED, 7))
+    assert found["top1"] == pytest.approx(100 * float(right))
+    assert found["images"] == 40
+
+    class Painted(Dataset):
+        """As torchvision's data sets are: images that its `transform` makes tensors of."""
+
+        targets, transform = LABELS.tolist(), staticmethod(lambda image: image)
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, index):
+            pixels = (IMAGES[index].clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+            return self.transform(Image.fromarray(pixels)), self.targets[index]
+
+    told = {"recipe": "quick", "overrides": {"epochs": 1, "batch_size": 16}}
+    tensors = Painted()
+    tensors.transform = timm.data.create_transform((3, 32, 32))
+    tuned = finetune(tmp_path / "small", data=(tensors, LABELLED), **told)
+    assert tuned.report["after"]["images"] == 40
+    assert tuned.report["recipe"]["data"] == "the caller's Painted and the caller's TensorDataset"
+    with pytest.raises(DataError, match=r"has no images to evaluate on, .* pass a pair"):
+        finetune(tmp_path / "small", tmp_path / "other", data=tensors, **told)
