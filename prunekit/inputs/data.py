@@ -57,8 +57,8 @@ class Data:
         self.check_labels()
         if self.test is None:
             raise DataError(
-                f"{self.name} has no images to evaluate on, and images that calibrate are never used "
-                "to; add a val or test folder, or pass a pair (calibration, test)."
+                f"{self.name} has no images to evaluate on, and images that calibrate are never "
+                "used to; add a val or test folder, or pass a pair (calibration, test)."
             )
         return self.test
 
