@@ -18,6 +18,8 @@ RECOVERY = (ROOT / "docs" / "recovery.md").read_text()
 WEIGHTS = (ROOT / "docs" / "weight_level.md").read_text()
 COMPARE = (ROOT / "docs" / "compare.md").read_text()
 DIMAP = (ROOT / "docs" / "dimap.md").read_text()
+ANY = (ROOT / "docs" / "any_model.md").read_text()
+PARTS = (ROOT / "docs" / "parts.md").read_text()
 
 
 def blocks(language, page=README):
@@ -65,6 +67,28 @@ def test_the_python_about_single_weights_runs(own_plugins, tmp_path, monkeypatch
     assert len(names["masks"]) == 40
 
 
+def test_the_python_about_any_model_runs():
+    names = {"__name__": "any_model"}
+    for block in blocks("python", ANY):
+        exec(compile(block, "any_model.md", "exec"), names)
+    assert names["result"].parity.holds
+
+
+@pytest.mark.filterwarnings("ignore:.*does not run without values")
+def test_the_python_about_parts_runs(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "parts"}
+    detectors, others = [], []
+    for block in blocks("python", PARTS):
+        exec(compile(block, "parts.md", "exec"), names)
+        (detectors if "classifier" not in names else others).append(names["result"])
+    found = detectors[0]
+    assert found.got == pytest.approx(0.4, abs=0.005)
+    assert found.part[1].params == sum(p.numel() for p in names["small"].backbone.body.parameters())
+    assert all(result.parity.holds for result in (*detectors, *others))
+
+
 def test_the_python_about_comparisons_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "compare"}
@@ -97,6 +121,8 @@ PAGES = {
     "weights": WEIGHTS,
     "compare": COMPARE,
     "dimap": DIMAP,
+    "any_model": ANY,
+    "parts": PARTS,
 }
 
 
