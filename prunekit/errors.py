@@ -7,6 +7,7 @@ PruneError
 ├── RepairError         a repair that broke its contract
 │   └── TamperedError   either of them, which wrote to what it was given to read
 ├── AdapterError        a model no adapter knows, or an adapter that does not fit it
+│   └── ReachesOutput   an axis that cannot shrink, since the model's output would
 ├── BudgetError         a ratio, floor or multiple that cannot be had
 ├── WeightsError        weights that are missing, corrupt or of another shape
 ├── DataError           images that are missing or unreadable
@@ -73,6 +74,26 @@ class TamperedError(CriterionError, RepairError):
 
 class AdapterError(PruneError):
     """No adapter knows the model, or an adapter's axes do not fit it."""
+
+
+class ReachesOutput(AdapterError):
+    """An axis cannot shrink, since the model's output would.
+
+    Attributes:
+        axis: Its name.
+    """
+
+    def __init__(self, axis: str):
+        """Name the axis."""
+        super().__init__(
+            f"Axis {axis!r} reaches the model's output, whose size must not change; leave it out "
+            f"with --exclude {axis!r}."
+        )
+        self.axis = axis
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the axis when it is sent to another process."""
+        return type(self), (self.axis,)
 
 
 class BudgetError(PruneError):

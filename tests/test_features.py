@@ -32,7 +32,11 @@ def test_a_backbone_that_returns_features_shrinks_inside_its_blocks(name, option
 
 def test_the_width_of_a_model_without_classifier_is_its_output():
     model = timm.create_model("test_vit", num_classes=0)
+    for excluded in ((), ("width",)):
+        result = prune(model, "magnitude", 0.3, axes=("mlp", "width"), exclude=excluded)
+        assert result.got == pytest.approx(0.3, abs=0.02)
+        assert "width" not in result.kinds.values()
+        left = [warning for warning in result.warnings if warning.startswith("Left out: width, ")]
+        assert bool(left) == (not excluded)
     with pytest.raises(AdapterError, match="leave it out with --exclude 'width'"):
-        prune(model, "magnitude", 0.3, axes=("mlp", "width"))
-    result = prune(model, "magnitude", 0.3, axes=("mlp", "width"), exclude=("width",))
-    assert result.got == pytest.approx(0.3, abs=0.02)
+        prune(model, "magnitude", 0.3, axes=("width",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from ..adapters.answers import blocks_of
 from ..axis import Axis
 from ..cutting.parity import silence, verify
 from ..cutting.shrink import shrunk
-from ..errors import PruneError
+from ..errors import PruneError, ReachesOutput
 from ..inputs.subject import Subject, find_specs
 from ..measuring.counting import mac_terms, param_terms
+from ..naming import some
 from ..planning.budget import Budget, By, Term
 from ..planning.plan import NothingToRemove, Plan, make_plan
 from ..planning.prices import priced
@@ -89,7 +90,16 @@ def prune_slices(job: Job) -> Outcome:
             rounds.append(step.round)
     assert step is not None, "the last target raises if no round could remove anything"
     whole = replace(step.cut.plan, asked=targets[-1])
-    return _outcome(replace(step, cut=replace(step.cut, plan=whole)), rounds, len(targets))
+    outcome = _outcome(replace(step, cut=replace(step.cut, plan=whole)), rounds, len(targets))
+    return replace(outcome, warnings=(*outcome.warnings, *_left_out(job, step.cut.axes)))
+
+
+def _left_out(job: Job, axes: Sequence[Axis]) -> Iterator[str]:
+    """Say which of the axes that were asked for reach the output."""
+    there = {axis.name for axis in axes}
+    gone = [s.name for s in find_specs(job.subject, *job.chosen) if s.name not in there]
+    if gone:
+        yield f"Left out: {some(gone)}, since the output of the model would shrink with it."
 
 
 def _outcome(step: Step, rounds: Sequence[Round], asked: int) -> Outcome:
@@ -151,11 +161,20 @@ def traced(
     exclude: tuple[str, ...],
     shared: Shared,
 ) -> list[Axis]:
-    """Return the axes that may shrink, see `find_specs` and `trace`."""
+    """Return the axes that may shrink, see `find_specs` and `trace`.
+
+    Those that reach the model's output are left out, unless there are no others.
+    """
 
     def found() -> list[Axis]:
         specs = find_specs(subject, kinds, include, exclude)
-        return trace(subject.model, specs, subject.adapter, subject.example)
+        while True:
+            try:
+                return trace(subject.model, specs, subject.adapter, subject.example)
+            except ReachesOutput as error:
+                specs = [spec for spec in specs if spec.name != error.axis]
+                if not specs:
+                    raise
 
     key = subject.model, subject.part, kinds, include, exclude
     return shared.once("trace", key, found)

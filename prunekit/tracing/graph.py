@@ -20,7 +20,7 @@ from ..adapters.base import Adapter
 from ..adapters.within import Within, renamed
 from ..arguments import Inputs, call
 from ..axis import AUX, Axis, AxisSpec, Member
-from ..errors import AdapterError
+from ..errors import AdapterError, ReachesOutput
 from .coupling import Coupling, coupled
 from .layers import MATRICES
 from .norms import is_norm
@@ -40,8 +40,9 @@ def trace(
         example: One input batch; only shape and dtype matter.
 
     Raises:
-        AdapterError: A spec names something the model lacks, or couples something that
-            cannot shrink consistently, such as the model's own output.
+        ReachesOutput: A spec couples the model's own output.
+        AdapterError: It names something the model lacks, or couples something that cannot shrink
+            consistently.
     """
     with without_collection():
         if not isinstance(adapter, Within):
@@ -138,10 +139,7 @@ class _Graph:
         last = not target.outputs or target.grad_fn in self._ends
         inward = handler.__name__.endswith("in_channels")
         if isinstance(target.module, tp.ops._OutputOp) or (last and not inward):
-            raise AdapterError(
-                f"Axis {found.spec.name!r} reaches the model's output, whose size must not change; "
-                f"leave it out with --exclude {found.spec.name!r}."
-            )
+            raise ReachesOutput(found.spec.name)
         dims = self._dims(found.spec, target.module, handler)
         if not dims:
             return
