@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torchvision.models import get_model
 
 from prunekit import load, prune
+from prunekit.testing import pruned_checks
 
 TIMM = [
     "convit_tiny",
@@ -56,6 +57,10 @@ TIMM = [
 ]
 TORCHVISION = ["mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_0", "mnasnet0_5"]
 
+SHORT_OF = {  # timm counts the features of HRNet's stages in modules that do not return them
+    "hrnet_w18_small": {"returns features of each stage, as wide as it says"}
+}
+
 
 def built(name):
     torch.manual_seed(0)
@@ -87,6 +92,5 @@ def test_a_third_of_it_leaves_exactly(name, tmp_path):
         assert torch.equal(got, other)
         assert (got - want).abs().max() < 1e-4 * want.abs().max()
         assert (dense - want).abs().max() > 1e-3 * want.abs().max()  # something has left
-    outputs = tree_leaves(small.train()(x.repeat(2, 1, 1, 1)))
-    sum(out.square().mean() for out in outputs).backward()
-    assert all(p.grad.isfinite().all() for p in small.parameters() if p.grad is not None)
+    problems = {c.claim: c.problem() for c in pruned_checks(small, model, x, graphs=False)}
+    assert {claim for claim, problem in problems.items() if problem} == SHORT_OF.get(name, set())

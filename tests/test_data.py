@@ -198,6 +198,32 @@ def test_images_have_the_size_and_the_channels_that_the_model_was_built_for(chan
         assert built(x).shape == (2, 10)
 
 
+def configurations():
+    """Return one of timm's configurations of every way to prepare images."""
+    ways = {}
+    for name in timm.list_models():
+        config = timm.models.get_pretrained_cfg(name)
+        if config is not None and max(config.input_size) <= 600:
+            way = config.interpolation, config.crop_pct, config.crop_mode, config.mean, config.std
+            ways.setdefault((*way, config.input_size), config.to_dict())
+    return list(ways.values())
+
+
+def test_image_files_are_prepared_as_timm_prepares_them_for_every_model(tmp_path):
+    """For every configuration that there is, bit for bit."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (230, 310, 3), np.uint8))
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a" / "1.png")
+    configs = configurations()
+    assert len(configs) > 50
+    for config in configs:
+        model = torch.nn.Identity()
+        model.pretrained_cfg = config
+        own = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        ((x, _),) = open_data(str(tmp_path), model, labels=False).test
+        assert torch.equal(x, own(image)), config
+
+
 def test_image_files_give_no_five_channels(digits):
     built = timm.create_model("convnext_atto", in_chans=5, num_classes=10)
     with pytest.raises(DataError, match="5 channels; image files give 1, 3 or 4"):

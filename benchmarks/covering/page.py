@@ -49,6 +49,7 @@ def _lines(found: Sequence[Found], args: Namespace) -> Iterator[str]:
             yield from _summary(title, [one for one in found if one["name"] in some])
     yield from _by_class(found)
     yield from _reasons(found)
+    yield from _short_of(found)
 
 
 def _summary(title: str, found: Sequence[Found]) -> Iterator[str]:
@@ -69,6 +70,13 @@ def _summary(title: str, found: Sequence[Found]) -> Iterator[str]:
         yield (
             f"Of {len(attend)} that multiply matrices as attention does, heads left in {heads} "
             f"({heads / len(attend):.0%})."
+        )
+    checked = [one for one in found if "short_of" in one]
+    if checked:
+        all_of = sum(not one["short_of"] for one in checked)
+        yield (
+            f"Of {len(checked)} that were held to what timm's own tests ask, {all_of} do all that "
+            "the large model does; the others are listed below."
         )
     counted = [one["passes"] for one in found if one.get("passes")]
     if counted:
@@ -111,6 +119,19 @@ def _reasons(found: Sequence[Found]) -> Iterator[str]:
             reasons[one["outcome"], why].append(one["name"])
     for (outcome, why), names in sorted(reasons.items(), key=lambda entry: -len(entry[1])):
         yield f"| {outcome} | {why} | {', '.join(names)} |"
+
+
+def _short_of(found: Sequence[Found]) -> Iterator[str]:
+    """Say what pruned models do not do that the large ones do."""
+    rows = [
+        f"| {one['name']} | {claim} | {why} |"
+        for one in found
+        for claim, why in one.get("short_of", {}).items()
+    ]
+    if rows:
+        yield from ("", "## What pruned models do not do", "", "| name | claim | problem |")
+        yield "|---|---|---|"
+        yield from rows
 
 
 def _rival(theirs: Sequence[Found], ours: Sequence[Found]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from prunekit import PruneError, load, prune
 from prunekit.adapters.finding import adapter_for
 from prunekit.cutting import proof
+from prunekit.testing import pruned_checks
 
 from .apart import TooLarge
 from .names import build
@@ -54,6 +55,9 @@ def tried(name: str) -> dict[str, Any]:
         "attends": attends(model, x),
     }
     wrong = problem(result, model, x)
+    checks = pruned_checks(result.model, model, x, graphs=False)
+    broken = [(check.claim, check.problem()) for check in checks]
+    found["short_of"] = {claim: why for claim, why in broken if why}
     return {**found, "outcome": "wrong" if wrong else "ok", "why": wrong}
 
 

@@ -57,7 +57,7 @@ def _tensor(model: nn.Module, name: str) -> Any:
 def _read_by_classifier(model: nn.Module) -> int | None:
     """Return how many features the classifier reads; None if there is none."""
     names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
-    name = names[0] if isinstance(names, list | tuple) else names
+    name = next(iter(names), None) if isinstance(names, list | tuple) else names
     modules = dict(model.named_modules())
     layer: Any = modules.get(name) if isinstance(name, str) else None
     if isinstance(layer, nn.Linear | nn.Conv2d):

@@ -89,7 +89,7 @@ def _size_of(example: Inputs) -> tuple[int, int, int]:
 def _channels(model: nn.Module) -> int | None:
     """Return how many channels the first convolution reads, where timm names that one."""
     first = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
-    name = first[0] if isinstance(first, list | tuple) else first
+    name = next(iter(first), None) if isinstance(first, list | tuple) else first
     layer: Any = dict(model.named_modules()).get(name) if isinstance(name, str) else None
     channels = getattr(layer, "in_channels", None)
     return channels if isinstance(channels, int) else None

@@ -1,4 +1,4 @@
-"""Checks that authors of criteria, repairs and adapters run on their own code.
+"""Checks that authors of criteria, repairs and adapters run on their own code, and on models.
 
 Each check is one claim. In a test suite of your own:
 
@@ -10,6 +10,7 @@ Each check is one claim. In a test suite of your own:
 from .adapters import adapter_checks
 from .check import Check
 from .criteria import criterion_checks, example_axes
+from .pruned import pruned_checks
 from .repairs import example_layer, repair_checks
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "criterion_checks",
     "example_axes",
     "example_layer",
+    "pruned_checks",
     "repair_checks",
 ]
