@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..axis import AxisSpec, Tie
 from .forwards import JOINED, freed, sizes_of
+from .multihead import FewerHeads
 from .words import HEAD
 
 COUNTS = re.compile(r"(?!.*(dim|size|per_)).*heads?$")  # names of attributes that count heads
@@ -42,7 +43,7 @@ def attending(model: nn.Module, specs: Sequence[AxisSpec]) -> dict[str, Attendin
             continue
         heads = spec.ties[0].fold.size
         for path in dict.fromkeys(path for tie in spec.ties for path in _holders(tie, spec)):
-            if type(model.get_submodule(path)).__module__.startswith("torch.nn."):
+            if not _holds_heads(model.get_submodule(path)):
                 continue
             within = {name: shape for name, shape in shapes.items() if _is_in(name, path)}
             reads = [tie for tie in spec.ties if tie.parameter in within and tie.dim == 1]
@@ -67,6 +68,9 @@ def reduce_(model: nn.Module, modules: Mapping[str, Attending], left: Mapping[st
         heads = left.get(one.axis, one.heads)
         if heads < one.heads:
             _recount_(module, one, heads, tensors)
+        if type(module) in (nn.MultiheadAttention, FewerHeads):
+            FewerHeads.become_(module)
+            continue
         module.__class__ = freed(type(module))  # type: ignore[arg-type]
         if one.joined is not None:
             setattr(module, JOINED, one.joined // one.heads * heads)
@@ -88,6 +92,12 @@ def _recount_(module: nn.Module, one: Attending, heads: int, tensors: Mapping[st
             setattr(module, name, sizes.get(value, value))
         elif isinstance(value, tuple) and name in shaping and _ends_with(value, one.heads, name):
             setattr(module, name, (*value[:-1], heads))
+
+
+def _holds_heads(module: nn.Module) -> bool:
+    """Say whether a module may know of its heads: of torch's own, one does."""
+    own = type(module).__module__.startswith("torch.nn.")
+    return not own or (isinstance(module, nn.MultiheadAttention) and FewerHeads.fits(module))
 
 
 def _ends_with(sizes: tuple[object, ...], heads: int, name: str) -> bool:

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
 from ..arguments import Inputs, call
 from ..tracing.norms import channel_dim, normalises
 from ..tracing.outputs import tensors_by_name
+from ..tracing.running import plainly
 from ..tracing.shapes import Shapes, is_composite
 from .coupled import Coupled, along, line, varying
 from .heads import Heads
@@ -69,6 +69,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self.used: set[str] = set()
         self.step = 0
         self.stopped: dict[str, None] = {}
+        self._owed: dict[int, tuple[weakref.ref[Tensor], Sequence[Tensor]]] = {}
         self.channels: dict[str, Tensor] = {}
         self._watched = watched or {}
         self._kept = own  # or a module that replaces a buffer would let another have its identity
@@ -84,9 +85,11 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
 
     def follow(self, inputs: Inputs) -> None:
         """Run the model, and make what it returns stay."""
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), self._watching(), self:
+        with plainly(), self._watching(), self:
             returned = call(self._model, inputs)
-        self.keep(*tensors_by_name(returned).values())
+        found = list(tensors_by_name(returned).values())
+        self._settle(found)
+        self.keep(*found)
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -138,6 +141,8 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
             with self:
                 return func.decompose(*args, **kwargs)
         result = self.looked_up(func, args, kwargs)
+        if self._owed:
+            self._settle(tensors_in(args, kwargs))
         if self._within or not (
             any(self.layers(x) for x in tensors_in(args, kwargs)) or func is EXPAND
         ):
@@ -180,6 +185,19 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         """Note what decides a value's dimensions."""
         kept = [layer for layer in layers if varying(layer)]
         self._layers[id(value)] = (weakref.ref(value), kept)
+
+    def owe(self, value: Tensor, layers: Sequence[Tensor]) -> None:
+        """Make layers stay as soon as something reads a value, such as a mean over heads."""
+        if layers:
+            self._owed[id(value)] = (weakref.ref(value), layers)
+
+    def _settle(self, values: Iterable[Tensor]) -> None:
+        """Make stay what is owed for values that are read."""
+        for value in values:
+            found = self._owed.get(id(value))
+            if found is not None and found[0]() is value:
+                del self._owed[id(value)]
+                self.coupled.keep(*found[1])
 
     def owner(self, value: Tensor) -> str | None:
         """Return the name of the parameter or buffer that a value is, or is a view of."""

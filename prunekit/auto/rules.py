@@ -206,13 +206,13 @@ def batch_norm(follower: Follower, func: Any, given: dict[str, Any], result: Any
 
 
 def reducing(follower: Follower, func: Any, given: dict[str, Any], result: Any) -> None:
-    """What is reduced over must stay, unless zeros change nothing."""
+    """What is reduced over must stay, unless zeros change nothing or nobody reads it."""
     value = given["self"] if "self" in given else given["input"]
     dims = given.get("dim")
     every = range(value.dim())
     over = {dim % value.dim() for dim in ([dims] if isinstance(dims, int) else dims or every)}
     keepdim = bool(given.get("keepdim", False))
-    found = []
+    found, stays = [], []
     for layer in follower.layers(value):
         own = set(varying(layer))
         if not own & over:
@@ -222,9 +222,10 @@ def reducing(follower: Follower, func: Any, given: dict[str, Any], result: Any) 
                 left = left.reshape([n for d, n in enumerate(left.shape) if d not in over])
             found.append(left)
         elif not (own <= over and _name(func) in SUMS.split()):
-            follower.coupled.keep(layer)
+            stays.append(layer)
     for each in tensors_in(result):
         follower.give(each, found)
+        follower.owe(each, stays)
 
 
 def softmax(follower: Follower, func: Any, given: dict[str, Any], result: Tensor) -> None:

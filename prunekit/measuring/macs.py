@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import flop_registry
 
 from ..arguments import Inputs, batch_of, call
-from ..tracing.running import dry_run
+from ..tracing.running import dry_run, plainly
 from ..tracing.shapes import Shapes, is_composite
 
 Place = tuple[str, str]  # a module's name and a parameter's; none is an empty string
@@ -37,21 +36,9 @@ def count_macs(model: nn.Module, example: Inputs) -> dict[Place, int]:
 
 def _counted(model: nn.Module, inputs: Inputs) -> dict[Place, int]:
     counter = _Counter(model)
-    with _plainly(), counter.watching(model), counter:
+    with torch.inference_mode(False), plainly(), counter.watching(model), counter:
         call(model, inputs)
     return {place: flops // 2 for place, flops in counter.flops.items() if flops}
-
-
-@contextmanager
-def _plainly() -> Iterator[None]:
-    """Have attention computed by matrix products; fused, it counts differently on every device."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class _Counter(Shapes):  # type: ignore[no-untyped-call]
