@@ -153,6 +153,16 @@ def fixup_(adapter: Adapter, model: nn.Module, left: Mapping[str, int]) -> None:
         adapter.fixup(model, left)
 
 
+def settle_(adapter: Adapter, model: nn.Module, left: Mapping[str, Mapping[int, Tensor]]) -> None:
+    """Let an adapter reset what depends on which positions of a smaller model are left.
+
+    Raises:
+        AdapterError: The adapter failed.
+    """
+    with _asking(adapter, "settle"):
+        adapter.settle(model, left)
+
+
 def toy_of(adapter: Adapter) -> tuple[nn.Module, Tensor]:
     """Ask for a small model and a batch of inputs.
 

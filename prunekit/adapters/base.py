@@ -91,6 +91,16 @@ class Adapter(ABC):
             left: How many slices are left, per group, of every axis that was pruned.
         """
 
+    def settle(  # noqa: B027  (optional)
+        self, model: nn.Module, left: Mapping[str, Mapping[int, Tensor]]
+    ) -> None:
+        """Reset what depends on which positions of a tensor are left, and not on how many.
+
+        Args:
+            model: The shrunken model, after `fixup`.
+            left: Tensor and dimension to the positions that are left, ascending.
+        """
+
     def toy(self) -> tuple[nn.Module, Tensor]:
         """Return a small model of the family and a batch of two inputs, to be tested with.
 

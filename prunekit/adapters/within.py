@@ -10,7 +10,7 @@ from ..axis import AUX, AxisSpec
 from .base import Adapter
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..arguments import Inputs
 
@@ -72,6 +72,11 @@ class Within(Adapter):
         """Reset what the part caches about its own shape."""
         inside = {self.inward(name) or name: count for name, count in left.items()}
         self.inner.fixup(self.inside(model), inside)
+
+    def settle(self, model: nn.Module, left: Mapping[str, Mapping[int, Tensor]]) -> None:
+        """Reset what the part caches about positions of its own."""
+        inside = {inner: dims for name, dims in left.items() if (inner := self.inward(name))}
+        self.inner.settle(self.inside(model), inside)
 
     def outward(self, name: str) -> str:
         """Return the name in the whole model of what the part calls so."""

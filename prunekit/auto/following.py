@@ -23,6 +23,7 @@ from ..tracing.running import plainly
 from ..tracing.shapes import Shapes, is_composite
 from .coupled import Coupled, along, line, varying
 from .heads import Heads
+from .parts import Parted, splitting
 
 EXPAND = torch.ops.aten.expand.default
 Layers = list[Tensor]  # of numbers; each has the shape of the value
@@ -37,6 +38,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         coupled: What goes together.
         weights: Names of all parameters that something was multiplied with, in order of use.
         kernels: Those of convolutions that look at more than one position.
+        parted: Modules that keep the sizes they split channels by.
         step: How many operations it has seen.
         used: Names of all parameters and buffers that some operation was given.
         stopped: Names of operations that nobody could follow, though they were given channels.
@@ -69,6 +71,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self.used: set[str] = set()
         self.step = 0
         self.stopped: dict[str, None] = {}
+        self.parted: list[Parted] = []
         self._owed: dict[int, tuple[weakref.ref[Tensor], Sequence[Tensor]]] = {}
         self.channels: dict[str, Tensor] = {}
         self._watched = watched or {}
@@ -79,6 +82,7 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         self._within = 0  # norms that run
         self._ruling = False  # whether numbers are computed with, and not the model's values
         self._model = model
+        self._modules = {id(module): name for name, module in model.named_modules()}
         for (name, dim), place in self.coupled.places.items():
             if place.length == 1:  # what is alone cannot leave
                 self.coupled.keep(self.coupled.numbers(name, dim))
@@ -207,6 +211,20 @@ class Follower(Shapes):  # type: ignore[no-untyped-call]
         """Return an attribute of the module whose weight a value is; None if there is none."""
         owner = (self.owner(value) or "").rpartition(".")[0]
         return getattr(self._model.get_submodule(owner), name, None)
+
+    def parted_by(
+        self, layer: Tensor, dim: int, asked: int | list[int], parts: Sequence[Tensor]
+    ) -> bool:
+        """Say whether a module keeps the sizes that something is split by, and take note of it."""
+        if varying(layer) != (dim,):
+            return False
+        owners = self.coupled.owners(line(layer, dim)) or []
+        found = splitting(self._modules, asked, layer.shape[dim]) if len(owners) == 1 else None
+        if found is None:
+            return False
+        sizes = tuple(part.shape[dim] for part in parts)
+        self.parted.append(Parted(*found, sizes, owners[0].tensor, owners[0].dim))
+        return True
 
     def multiplied(self, value: Tensor, *, kernel: bool = False) -> None:
         """Note that something was multiplied with a parameter."""

@@ -60,17 +60,23 @@ def moving(follower: Follower, func: Any, given: dict[str, Any], result: Any) ->
 
 
 def parting(follower: Follower, func: Any, given: dict[str, Any], result: Any) -> None:
-    """What is parted in equal parts leaves from each of them alike; of other parts, all stays."""
+    """What is parted in equal parts leaves from each of them alike.
+
+    Of other parts, all stays, unless a module keeps their sizes, which can be reset.
+    """
     value, dim = given["self"], given.get("dim", 0) % given["self"].dim()
     parts = result if isinstance(result, list | tuple) else [result]
     sizes = {part.shape[dim] if part.dim() == value.dim() else 1 for part in parts}
     size, length = min(sizes), value.shape[dim]
+    asked = given.get("split_size", given.get("split_sizes"))
     for layer in follower.layers(value):
         if dim not in varying(layer) or size == length:
             continue
+        kept = asked is not None and follower.parted_by(layer, dim, asked, parts)
         uneven = len(sizes) > 1 or length % size or (given.get("start") or 0) % size
         if uneven or given.get("step", 1) != 1:
-            follower.coupled.keep(layer)
+            if not kept:
+                follower.coupled.keep(layer)
         else:
             for start in range(size, length, size):
                 follower.coupled.couple(layer.narrow(dim, 0, size), layer.narrow(dim, start, size))

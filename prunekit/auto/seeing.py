@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapters.base import Adapter
 from ..arguments import Inputs, batch_of
@@ -18,6 +18,7 @@ from .attending import attending, merged, reduce_
 from .axes import axes_found, weights_by_role
 from .following import Follower
 from .heads import Heads
+from .parts import Parted, resize_
 from .rules import rule_of
 from .sizes import Sizes, feature_info
 from .words import INSIDE, KINDS, NAME
@@ -42,7 +43,8 @@ class Seeing(Adapter):
         self.left_out = frozenset(left_out)
         self._model, self._example = model, example
         self._roles: Mapping[str, str] = {}
-        self._found: dict[int, list[AxisSpec]] = {}
+        self._found: list[AxisSpec] | None = None
+        self._parted: list[Parted] = []
         self._sizes = Sizes(model)
         self.idle: tuple[str, ...] = ()
 
@@ -58,7 +60,8 @@ class Seeing(Adapter):
     def without(self, names: Collection[str]) -> Seeing:
         """Return the same without some axes."""
         made = Seeing(self._model, self._example, self.left_out | set(names))
-        made._found, made._roles, made._sizes = self._found, self._roles, self._sizes
+        made._found, made._parted = self._found, self._parted
+        made._roles, made._sizes = self._roles, self._sizes
         return made
 
     def matches(self, model: nn.Module) -> bool:
@@ -71,9 +74,10 @@ class Seeing(Adapter):
 
     def axes(self, model: nn.Module) -> list[AxisSpec]:
         """Declare what goes together and may shrink, of all kinds."""
-        if model is not self._model or not self._found:
+        if model is not self._model or self._found is None:
             follower = _followed(model, batch_of(self._example))
             found = merged(axes_found(follower))
+            found = [spec for spec in found if all(one.allows(spec) for one in follower.parted)]
             if not found:
                 stopped = some(list(follower.stopped))
                 raise AdapterError(
@@ -86,9 +90,9 @@ class Seeing(Adapter):
             self._sizes.found(follower)
             self.idle = _idle(model, follower)
             if model is self._model:
-                self._found[0] = found
+                self._found, self._parted = found, follower.parted
         else:
-            found = self._found[0]
+            found = self._found
         return [spec for spec in found if spec.name not in self.left_out]
 
     def role(self, parameter: str) -> str:
@@ -100,7 +104,11 @@ class Seeing(Adapter):
     def fixup(self, model: nn.Module, left: Mapping[str, int]) -> None:
         """Reset the sizes that models of timm cache."""
         self._sizes.reset_(model)
-        reduce_(model, attending(self._model, self._found[0]), left)
+        reduce_(model, attending(self._model, self._found or []), left)
+
+    def settle(self, model: nn.Module, left: Mapping[str, Mapping[int, Tensor]]) -> None:
+        """Reset the sizes of parts that modules split channels by."""
+        resize_(model, self._parted, left)
 
 
 def _followed(model: nn.Module, example: Inputs, attempts: int = 2) -> Follower:

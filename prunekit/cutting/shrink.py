@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..adapters.answers import fixup_
+from ..adapters.answers import fixup_, settle_
 from ..adapters.base import Adapter
 from ..axis import Axis
 from ..planning.left import positions_left, slices_left
@@ -31,6 +31,7 @@ def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter
         _replace(model, name, dims)
     _reset_sizes(model, axes, plan, left)
     fixup_(adapter, model, slices_left(axes, plan))
+    settle_(adapter, model, left)
 
 
 def shrunk(model: M, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> M:
@@ -39,6 +40,7 @@ def shrunk(model: M, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> M:
     small = copy_with(model, lambda name, tensor: _cut(tensor, left.get(name, {}), copied=True))
     _reset_sizes(small, axes, plan, left)
     fixup_(adapter, small, slices_left(axes, plan))
+    settle_(adapter, small, left)
     return small
 
 
