@@ -17,10 +17,12 @@ class Call(NamedTuple):
     Attributes:
         args: Positional ones.
         kwargs: Those with names.
+        method: The name of what is called, if it is not the module itself.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    method: str = "__call__"
 
 
 Inputs = Tensor | Call | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -45,8 +47,8 @@ def arguments(inputs: Inputs) -> Call:
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
     """Run a model."""
-    args, kwargs = arguments(inputs)
-    return model(*args, **kwargs)
+    args, kwargs, method = arguments(inputs)
+    return getattr(model, method)(*args, **kwargs)
 
 
 def mapped(change: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:

@@ -141,12 +141,33 @@ def test_parity_is_checked_on_the_part_where_the_whole_says_nothing():
     [
         ("backbone", "has no part 'backbone'; expected a name of named_modules"),
         ("inner.backbone.", "has no part"),
-        ("inner", "does not call its part 'inner' as a module"),
+        ("inner", "calls neither its part 'inner' nor a method of it"),
     ],
 )
 def test_parts_that_are_not_there_or_not_called_are_refused(at, said):
     with pytest.raises(AdapterError, match=said):
         prune(whole(), "magnitude", 0.3, at=at, example_input=IMAGES)
+
+
+class Tokens(Classifier):
+    """Asks its backbone for features, and for a number, by methods."""
+
+    def forward(self, x):
+        backbone = self.inner["backbone"]
+        assert backbone.get_classifier() is not None
+        return self.head(backbone.forward_features(self.neck(x)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("adapter", [None, "auto"])
+def test_a_part_may_be_called_by_a_method(adapter, tmp_path):
+    told = {"at": "inner.backbone", "example_input": IMAGES, "adapter": adapter}
+    model = Tokens(swin(num_classes=0)).eval()
+    result = prune(model, "magnitude", 0.3, **told)
+    assert result.parity.holds
+    assert result.got == pytest.approx(0.3, abs=0.02)
+    result.save(tmp_path / "small")
+    small = load(tmp_path / "small", model=Tokens(swin(num_classes=0)), example_input=IMAGES)
+    assert torch.equal(small(IMAGES), result.model(IMAGES))
 
 
 def test_single_weights_of_a_part_are_chosen_by_name():

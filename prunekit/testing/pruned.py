@@ -107,7 +107,7 @@ def _takes_no_classifier(model: Any, example: Inputs) -> object:
 
 
 def _has_features(model: Any, example: Inputs) -> object:
-    args, kwargs = arguments(example)
+    args, kwargs, _ = arguments(example)
     with torch.no_grad():
         found = model.forward_head(model.forward_features(*args, **kwargs))
     assert same([found], _run(model, example), ROUNDING), "its output is another"
@@ -122,7 +122,7 @@ def _names_its_ends(model: Any, example: Inputs) -> object:
 
 
 def _has_stages(model: Any, example: Inputs) -> object:
-    args, kwargs = arguments(example)
+    args, kwargs, _ = arguments(example)
     with torch.no_grad():
         found = model.forward_intermediates(*args, **kwargs, intermediates_only=True)
     said = [info["num_chs"] for info in model.feature_info][-len(found) :]
@@ -140,7 +140,7 @@ def _is_traced(model: nn.Module, example: Inputs) -> object:
 
 def _is_exported(model: nn.Module, example: Inputs) -> object:
     wanted = _run(model, example)
-    args, kwargs = arguments(example)
+    args, kwargs, _ = arguments(example)
     exported = torch.export.export(model, args, kwargs).module()
     with torch.no_grad():
         found = outputs(exported, example)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 from ..adapters.answers import seeing
 from ..adapters.base import Adapter
 from ..adapters.within import Within
-from ..arguments import Call, Inputs, call, shown
+from ..arguments import Call, Inputs, call, shown, tensors_of
 from ..errors import AdapterError
 from ..naming import some
 from .copies import in_precision
@@ -65,12 +67,7 @@ def inputs_of(part: str, model: nn.Module, example: Inputs) -> Call:
     part_of(model, part)
     copied, inputs = in_precision(model, example)
     seen: list[Call] = []
-
-    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(Call(args, kwargs))
-        raise _Reached
-
-    handle = copied.get_submodule(part).register_forward_pre_hook(stop, with_kwargs=True)
+    _watch_(copied.get_submodule(part), seen)
     try:
         call(copied, inputs)
     except _Reached:
@@ -80,9 +77,42 @@ def inputs_of(part: str, model: nn.Module, example: Inputs) -> Call:
             f"{type(model).__name__} does not run on {shown(example)} ({reason(error)}); pass an "
             "example_input that fits."
         ) from error
-    finally:
-        handle.remove()
     raise AdapterError(
-        f"{type(model).__name__} does not call its part {part!r} as a module, so nobody knows what "
-        "it is fed. Name a part that the forward pass calls, or let it call this one."
+        f"{type(model).__name__} calls neither its part {part!r} nor a method of it, so nobody "
+        "knows what it is fed. Name a part that the forward pass calls."
     )
+
+
+def _watch_(module: nn.Module, seen: list[Call]) -> None:
+    """Let a module note how it is called the first time, itself or one of its methods, and stop."""
+
+    def stop(args: tuple[Any, ...], kwargs: dict[str, Any], method: str) -> None:
+        seen.append(Call(args, kwargs, method))
+        raise _Reached
+
+    def watched(method: str) -> Callable[..., Any]:
+        own = getattr(module, method)
+
+        def instead(*args: Any, **kwargs: Any) -> Any:
+            if tensors_of((args, kwargs)):  # others ask for sizes and the like
+                stop(args, kwargs, method)
+            return own(*args, **kwargs)
+
+        return instead
+
+    for method in _methods(type(module)):
+        setattr(module, method, watched(method))
+    module.register_forward_pre_hook(
+        lambda _, args, kwargs: stop(args, kwargs, "__call__"), with_kwargs=True
+    )
+
+
+def _methods(kind: type[nn.Module]) -> set[str]:
+    """Return the names of the public methods that a class adds to those of every module."""
+    bases = kind.__mro__[: kind.__mro__.index(nn.Module)]
+    own = {name: value for base in bases for name, value in vars(base).items()}
+    return {
+        name
+        for name, value in own.items()
+        if isinstance(value, FunctionType) and not name.startswith("_")
+    }
