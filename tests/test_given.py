@@ -174,6 +174,13 @@ def test_a_data_set_of_torchvision_trains(tmp_path):
         (TensorDataset(IMAGES[:0]), DataError, "is empty; pass images"),
         ([{"x": IMAGES}], DataError, "gives dict for images; expected tensors"),
         (["a.png"], DataError, "gives str for images; expected tensors"),
+        (
+            [IMAGES[:, :1]],
+            DataError,
+            r"\(1, 32, 32\) in torch.float32, on which Res",
+        ),
+        ([IMAGES.byte()], DataError, r"in torch.uint8; give it a transform that scales"),
+        (TensorDataset(IMAGES[:, :1]), DataError, "on which ResNet does not run"),
         (IMAGES, RequestError, "expected the name of a data set, a folder, a Dataset"),
         ({"x": IMAGES}, RequestError, "expected the name of a data set, a folder, a Dataset"),
         (7, RequestError, "expected the name of a data set, a folder, a Dataset"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ..errors import DataError
+from ..arguments import call
+from ..errors import AdapterError, DataError
+from ..tracing.running import dry_run
 from .data import Data, misfit
-from .given import classes_of, has_labels, name_of, opened, pair_of
+from .given import classes_of, first_of, has_labels, name_of, opened, pair_of
 
 
 def open_given(
@@ -25,22 +28,46 @@ def open_given(
         calibration: How many images to hold of what calibrates and is no data set.
 
     Raises:
-        DataError: It holds no images, or labels are needed, and missing or not the model's.
+        DataError: It holds no images, the model does not run on them, or labels are needed, and
+            missing or not the model's.
     """
     first, second = pair_of(data, calibrates=calibrates)
-    shown = None if first is None else opened(first, limit=calibration)
+    seen = None if first is None else opened(first, limit=calibration)
     test = None if second is None else opened(second, limit=None)
     names = [name_of(one) for one in (first, second) if one is not None]
-    if shown is not None and labels and not has_labels(shown):
+    if seen is not None and labels and not has_labels(seen):
         raise DataError(f"{names[0]} has no labels, which are looked at; pass (images, labels).")
     problem = None
     if test is not None and not has_labels(test):
         problem = f"{names[-1]} has no labels to evaluate with."
+    for one, name in zip((x for x in (seen, test) if x is not None), names, strict=True):
+        _check_runs(model, first_of(one), name)
     classes = classes_of(first if second is None else second)
-    found = Data(" and ".join(dict.fromkeys(names)), classes, test, shown, problem)
+    found = Data(" and ".join(dict.fromkeys(names)), classes, test, seen, problem)
     if problem or not classes:
         return found
     found = replace(found, problem=misfit(found, model))
     if labels:
         found.check_labels()
     return found
+
+
+def _check_runs(model: nn.Module, image: Any, name: str) -> None:
+    """Refuse images that a model does not run on, before anything else is done.
+
+    Raises:
+        DataError: It does not.
+    """
+    if not isinstance(image, Tensor):  # those that take lists choose what they do by their values
+        return
+    told = f"{name} gives images of shape {tuple(image.shape[1:])} in {image.dtype}"
+    if image.dtype == torch.uint8:
+        raise DataError(f"{told}; give it a transform that scales and normalises them.")
+    try:
+        dry_run(model, image, call)
+    except AdapterError as error:
+        why = error.__cause__ or error
+        raise DataError(
+            f"{told}, on which {type(model).__name__} does not run ({why}); prepare them as it "
+            "needs them."
+        ) from error

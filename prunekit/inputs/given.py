@@ -160,6 +160,18 @@ def has_labels(images: Any) -> bool:
     return isinstance(first, tuple | list) and len(first) > 1
 
 
+def first_of(images: Any) -> Any:
+    """Return the first image, as a batch of one or in a list of one."""
+    if isinstance(images, Collated):
+        first = next(iter(images.loader([0], 1)))
+    else:
+        first = next(iter(images.parted(1, 1))) if isinstance(images, Batched) else images[0]
+    image = first[0] if isinstance(first, tuple | list) else first
+    if isinstance(image, tuple | list):
+        return list(image)
+    return image if isinstance(images, Batched | Collated) else image.unsqueeze(0)
+
+
 def checked(batch: Any, name: str) -> None:
     """Make sure that a batch, or a sample, holds images.
 
