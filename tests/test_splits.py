@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from prunekit import load, prune
+from prunekit.recovery import recipes
 
 
 class Parallel(nn.Module):
@@ -143,6 +144,27 @@ def test_unequal_parts_of_one_axis_are_left_whole():
 def test_sizes_that_nobody_keeps_are_left_whole():
     _, result = pruned(Unknown, 0.2)
     assert result.model.first.out_features == 96
+
+
+def test_sizes_follow_every_round_of_training():
+    torch.manual_seed(0)
+    sizes = {"depth": 1, "embed_dim": 64, "num_heads": 8, "img_size": 28, "in_chans": 1}
+    model = timm.create_model("vit_huge_patch14_xp_224", num_classes=10, **sizes)
+    result = prune(
+        model,
+        "magnitude",
+        0.5,
+        steps=3,
+        finetune=recipes.find("quick").with_(epochs=1, batch_size=512),
+        data="fashion-mnist-mini",
+        example_input=torch.randn(1, 1, 28, 28),
+        multiple=1,
+    )
+    assert len(result.rounds) == 3
+    assert all(done.parity.holds for done in result.rounds)
+    block = result.model.blocks[0]
+    assert sum(block.in_split) == block.in_proj.out_features
+    assert block.num_heads * block.head_dim == block.attn_out_proj.in_features < 64
 
 
 def test_parallel_blocks_of_a_vision_transformer():

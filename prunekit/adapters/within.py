@@ -43,6 +43,10 @@ class Within(Adapter):
         """Say whether the other adapter knows the part."""
         return self.inner.matches(self.inside(model))
 
+    def seeing(self, model: nn.Module, example: Inputs) -> Within:
+        """Let the other adapter look at the part of a model that was cut out of this one."""
+        return self.around(self.inner.seeing(self.inside(model), self.inputs))
+
     def around(self, inner: Adapter) -> Within:
         """Return the same with another adapter for the part."""
         return Within(inner, self.part, self.inputs)

@@ -69,8 +69,8 @@ class Seeing(Adapter):
         return True
 
     def seeing(self, model: nn.Module, example: Inputs) -> Adapter:
-        """Look at another model."""
-        return Seeing(model, example)
+        """Look at another model, of which the same axes are left out."""
+        return Seeing(model, example, self.left_out)
 
     def axes(self, model: nn.Module) -> list[AxisSpec]:
         """Declare what goes together and may shrink, of all kinds."""

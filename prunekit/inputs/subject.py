@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class Subject:
     warnings: tuple[str, ...]
     lineage: Lineage | None = None
     part: str = ""
+
+    def onward(self, model: nn.Module) -> Subject:
+        """Return the same for a model that was cut out of this one; its adapter looks at it."""
+        return replace(self, model=model, adapter=seeing(self.adapter, model, self.example))
 
     def origin(self) -> dict[str, Any]:
         """Return the part of a recipe that says where the model is from."""

@@ -135,7 +135,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
         NothingToRemove: There is no slice that can leave for so small a step.
         PruneError: One of its children.
     """
-    now = replace(job.subject, model=before.model) if before else job.subject
+    now = job.subject.onward(before.model) if before else job.subject
     here = replace(job, subject=now, shared=Shared()) if before else job
     watch = job.watch
     with watch("trace"):

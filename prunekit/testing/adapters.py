@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -103,7 +102,7 @@ def _pruned_alike(subject: Subject, axes: Sequence[Axis], plan: Plan) -> nn.Modu
 def _twice(subject: Subject) -> None:
     axes = traced(subject)
     small = _pruned_alike(subject, axes, random_plan(axes, subject.model, RATIOS[0]))
-    again = replace(subject, model=small)
+    again = subject.onward(small)
     axes = traced(again)
     _pruned_alike(again, axes, random_plan(axes, small, RATIOS[0]))
 
