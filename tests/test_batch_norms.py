@@ -13,6 +13,7 @@ from rich.console import Console
 from timm.layers import ScaledStdConv2d
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models import resnet18
 
 from prunekit import prune
 from prunekit.adapters import ADAPTERS
@@ -402,3 +403,27 @@ class Skips(nn.Module):
 
 def test_a_sum_in_place_breaks_a_chain():
     assert chain_of(Skips().eval(), IMAGES[:1]) in (["one", "two"], ["relu", "three"])
+
+
+def test_a_module_that_runs_twice_is_in_no_chain():
+    """As the one ReLU of every block of torchvision's ResNets is."""
+
+    class Reusing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.three = (
+                nn.Conv2d(*n, 3) for n in ((3, 16), (16, 16), (16, 3))
+            )
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return self.three(self.relu(self.two(self.relu(self.one(x))))).mean((2, 3))
+
+    torch.manual_seed(0)
+    for model, twice in ((Reusing(), "relu"), (resnet18(num_classes=4), "layer1.0.relu")):
+        images = torch.randn(8, 3, 32, 32)
+        chain = chain_of(model, images)
+        assert twice not in chain
+        options = {"example_input": images, "data": [images], "repair": "lstsq"}
+        result = prune(model, "wanda", 0.3, **options)
+        assert result.rounds[0].repaired

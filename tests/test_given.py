@@ -181,6 +181,12 @@ def test_a_data_set_of_torchvision_trains(tmp_path):
         ),
         ([IMAGES.byte()], DataError, r"in torch.uint8; give it a transform that scales"),
         (TensorDataset(IMAGES[:, :1]), DataError, "on which ResNet does not run"),
+        (
+            [(IMAGES[:8],), (IMAGES[:, :1],)],
+            DataError,
+            "gives 1 channels in torch.float32 for",
+        ),
+        ([((IMAGES, IMAGES), LABELS)], DataError, "gives a list of images of shape"),
         (IMAGES, RequestError, "expected the name of a data set, a folder, a Dataset"),
         ({"x": IMAGES}, RequestError, "expected the name of a data set, a folder, a Dataset"),
         (7, RequestError, "expected the name of a data set, a folder, a Dataset"),
@@ -189,6 +195,33 @@ def test_a_data_set_of_torchvision_trains(tmp_path):
 def test_what_holds_no_images_is_refused_in_one_sentence(data, error, said):
     with pytest.raises(error, match=said):
         run(data, "wanda" if not isinstance(data, tuple) else "magnitude", evaluate=True)
+
+
+ODD_LABELS = {
+    "list": LABELS.tolist(),
+    "words": ["a"] * 40,
+    "too few": LABELS[:7],
+    "column": LABELS[:, None],
+    "one-hot": torch.nn.functional.one_hot(LABELS),
+    "floats": LABELS.float(),
+    "bools": LABELS > 2,
+    "dictionary": {"labels": LABELS},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_LABELS)
+def test_labels_that_are_none_are_refused_in_one_sentence(kind):
+    data = [(IMAGES, ODD_LABELS[kind])]
+    for given, criterion in ((data, "taylor"), ((None, data), "magnitude")):
+        with pytest.raises(DataError, match="expected a tensor of one whole number for each image"):
+            run(given, criterion, evaluate=True, timed=False, calibration=40)
+
+
+def test_labels_of_any_whole_type_are_labels():
+    wanted = scores([(IMAGES, LABELS)], "taylor", calibration=40)
+    assert torch.equal(scores([(IMAGES, LABELS.int())], "taylor", calibration=40), wanted)
+    with pytest.raises(DataError, match="has no labels, which are looked at"):
+        run([(IMAGES, None)], "taylor")
 
 
 def test_batches_are_parted_and_limited():

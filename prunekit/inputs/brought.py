@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -58,13 +59,16 @@ def _check_runs(model: nn.Module, image: Any, name: str) -> None:
     Raises:
         DataError: It does not.
     """
-    if not isinstance(image, Tensor):  # those that take lists choose what they do by their values
-        return
-    told = f"{name} gives images of shape {tuple(image.shape[1:])} in {image.dtype}"
-    if image.dtype == torch.uint8:
+    one = image if isinstance(image, Tensor) else image[0].unsqueeze(0)
+    told = f"{name} gives images of shape {tuple(one.shape[1:])} in {one.dtype}"
+    if isinstance(image, list):
+        told = f"{name} gives a list of {told.removeprefix(f'{name} gives ')}"
+    if one.dtype == torch.uint8:
         raise DataError(f"{told}; give it a transform that scales and normalises them.")
     try:
-        dry_run(model, image, call)
+        with warnings.catch_warnings():  # that a detector runs in earnest
+            warnings.simplefilter("ignore")
+            dry_run(model, image, call)
     except AdapterError as error:
         why = error.__cause__ or error
         raise DataError(

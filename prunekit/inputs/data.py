@@ -157,12 +157,26 @@ def fingerprint(data: Data) -> str:
     return digest.hexdigest()
 
 
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Make sure that the model has an output for every label.
+def check_labels(labels: Any, classes: int, images: int) -> None:
+    """Make sure that every image has a label, and the model an output for it.
+
+    Args:
+        labels: What came with a batch of images.
+        classes: How many the model tells apart.
+        images: How many there are in the batch.
 
     Raises:
-        DataError: It has not.
+        DataError: One has not.
     """
+    whole = isinstance(labels, Tensor) and not labels.is_floating_point()
+    if not whole or labels.dtype == torch.bool or labels.shape != (images,):
+        told = type(labels).__name__
+        if isinstance(labels, Tensor):
+            told = f"a tensor of shape {tuple(labels.shape)} in {labels.dtype}"
+        raise DataError(
+            f"The data gives {told} as the labels of {images} images; expected a tensor of one "
+            "whole number for each image, the number of its class."
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
         raise DataError("The data has images without labels; name data where every image has one.")

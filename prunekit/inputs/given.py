@@ -33,9 +33,15 @@ class Batched:
         return Batched(self._given, self.name, size, limit)
 
     def __iter__(self) -> Iterator[Any]:
-        left = self._limit
+        left, first = self._limit, None
         for batch in self._given:
             checked(batch, self.name)
+            first = first or kind_of(batch)
+            if kind_of(batch) != first:
+                raise DataError(
+                    f"{self.name} gives {kind_of(batch)} for images, after {first}; expected "
+                    "equally many channels and one type throughout."
+                )
             count = count_of(batch)
             for start in range(0, count, self._size or count):
                 if left is not None and left <= 0:
@@ -157,7 +163,7 @@ def opened(data: Any, *, limit: int | None) -> Any:
 def has_labels(images: Any) -> bool:
     """Say whether the first of some images comes with a label."""
     first = next(iter(images)) if isinstance(images, Batched) else images[0]
-    return isinstance(first, tuple | list) and len(first) > 1
+    return isinstance(first, tuple | list) and len(first) > 1 and first[1] is not None
 
 
 def first_of(images: Any) -> Any:
@@ -196,4 +202,16 @@ def _part(batch: Any, start: int, stop: int) -> Any:
     """Return some images of a batch, with their labels."""
     if isinstance(batch, Tensor):
         return batch[start:stop]
-    return type(batch)(part[start:stop] for part in batch)
+    parts = (
+        part[start:stop] if isinstance(part, Tensor | list | tuple) else part for part in batch
+    )
+    return tuple(parts)
+
+
+def kind_of(batch: Any) -> str:
+    """Return in words what is the same for all images of a model: channels and type."""
+    images = batch if isinstance(batch, Tensor) else batch[0]
+    if not isinstance(images, Tensor):
+        return "lists"
+    channels = f"{images.shape[1]} channels" if images.dim() > 1 else "numbers"
+    return f"{channels} in {images.dtype}"

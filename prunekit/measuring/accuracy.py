@@ -40,7 +40,7 @@ def hits(model: nn.Module, images: Iterable[Sequence[Tensor]]) -> Tensor:
     found = []
     for x, y, *_ in images:
         logits = logits_of(model(x.to(like))).float().cpu()
-        check_labels(y, logits.shape[1])
+        check_labels(y, logits.shape[1], len(x))
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices  # (batch, 5)
         right = ranked == y.unsqueeze(1)
         found.append(torch.stack([right[:, 0], right.any(1)], dim=1))

@@ -52,15 +52,15 @@ def without_labels(images: Images) -> Iterator[Tensor]:
         raise DataError(NO_IMAGES)
 
 
-def with_labels(images: Images) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the images of every batch, and their labels.
+def with_labels(images: Images) -> Iterator[tuple[Any, Any]]:
+    """Yield the images of every batch, and their labels, whatever these are.
 
     Raises:
         DataError: There are no images, or a batch has no labels.
     """
     seen = 0
     for batch in images:
-        if isinstance(batch, Tensor) or len(batch) < 2 or not isinstance(batch[1], Tensor):
+        if isinstance(batch, Tensor) or len(batch) < 2 or batch[1] is None:
             raise DataError(
                 "The calibration images have no labels, which gradients need; give them labels, or "
                 "choose a criterion that needs none."

@@ -73,11 +73,11 @@ def _mean(
     with evaluating(model):
         for x, y in with_labels(images):
             x = placed(x, voters[names[0]])
-            y = y.to(x.device)
             if not seen:
                 with torch.no_grad():
                     classes = logits_of(functional_call(model, state, (x[:1],))).shape[1]
-            check_labels(y, classes)
+            check_labels(y, classes, len(x))
+            y = y.to(x.device, torch.int64)
             with _explained(model):
                 found = summed(loss, voters, x, y)
             for name, value in found.items():

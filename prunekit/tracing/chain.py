@@ -51,8 +51,8 @@ def chain_of(model: nn.Module, example: Inputs) -> list[str]:
 
 
 def _longest(model: nn.Module, inputs: Inputs) -> list[str]:
-    paths: dict[Key, _Path] = {}
     entered: dict[str, list[Key | None]] = {}
+    left: list[tuple[str, int, Key]] = []  # in the order in which modules returned
     alive: list[Tensor] = []  # so that no id is reused
     limit = LARGEST * sum(tensor.numel() for tensor in tensors_of(inputs))
 
@@ -66,13 +66,8 @@ def _longest(model: nn.Module, inputs: Inputs) -> list[str]:
         entered.setdefault(name, []).append(key(args[0]) if fits else None)
 
     def leave(name: str, layers: int, output: Any) -> None:
-        (start, *more) = entered[name]
-        if more or start is None or not isinstance(output, Tensor):
-            return
-        before, end = paths.get(start, _Path()), key(output)
-        path = _Path(before.layers + layers, (*before.modules, name))
-        if end != start and path.rank > paths.get(end, _Path()).rank:
-            paths[end] = path
+        if isinstance(output, Tensor):
+            left.append((name, layers, key(output)))
 
     handles = []
     for name, module in model.named_modules():
@@ -91,4 +86,13 @@ def _longest(model: nn.Module, inputs: Inputs) -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
+    paths: dict[Key, _Path] = {}
+    for name, layers, end in left:
+        (start, *more) = entered[name]
+        if start is None or more or end == start:  # what runs twice has no place in a row
+            continue
+        before = paths.get(start, _Path())
+        path = _Path(before.layers + layers, (*before.modules, name))
+        if path.rank > paths.get(end, _Path()).rank:
+            paths[end] = path
     return list(max(paths.values(), key=lambda path: path.rank, default=_Path()).modules)

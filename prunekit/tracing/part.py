@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -44,10 +45,13 @@ def part_of(model: nn.Module, part: str) -> nn.Module:
     try:
         return model.get_submodule(part)
     except AttributeError as error:
-        names = [name for name, _ in model.named_children()]
+        names = [name for name, _ in model.named_modules() if name]
+        close = difflib.get_close_matches(part, names, 1)
+        children = [repr(name) for name, _ in model.named_children()]
+        advice = f"Did you mean {close[0]!r}?" if close else f"There are {some(children)}."
         raise AdapterError(
-            f"{type(model).__name__} has no part {part!r}; expected a name of named_modules(), "
-            f"such as {some([repr(name) for name in names])}."
+            f"{type(model).__name__} has no part {part!r}; expected a name of named_modules(). "
+            f"{advice}"
         ) from error
 
 
