@@ -74,9 +74,10 @@ def _summary(title: str, found: Sequence[Found]) -> Iterator[str]:
     checked = [one for one in found if "short_of" in one]
     if checked:
         all_of = sum(not one["short_of"] for one in checked)
+        others = "; the others are listed below" if all_of < len(checked) else ""
         yield (
             f"Of {len(checked)} that were held to what timm's own tests ask, {all_of} do all that "
-            "the large model does; the others are listed below."
+            f"the large model does{others}."
         )
     counted = [one["passes"] for one in found if one.get("passes")]
     if counted:
