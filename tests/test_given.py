@@ -171,6 +171,8 @@ def test_a_data_set_of_torchvision_trains(tmp_path):
         ((LABELLED, LABELLED, LABELLED), DataError, "expected a pair"),
         ((None, iter(batches())), DataError, "can be read only once"),
         ([], DataError, "is empty; pass images"),
+        ([(IMAGES[:0], LABELS[:0])], DataError, "is empty; pass images"),
+        ((None, [(IMAGES[:0], LABELS[:0])]), DataError, "is empty; pass images"),
         (TensorDataset(IMAGES[:0]), DataError, "is empty; pass images"),
         ([{"x": IMAGES}], DataError, "gives dict for images; expected tensors"),
         (["a.png"], DataError, "gives str for images; expected tensors"),

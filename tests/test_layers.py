@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -162,3 +165,26 @@ def test_an_import_that_points_up_or_sideways_is_seen(file, source):
 )
 def test_an_import_that_points_down_is_not(file, source):
     assert violations(source, Path(file)) == []
+
+
+WITH_OTHERS = {"PIL", "huggingface_hub"}  # what torchvision and timm need themselves
+EXTRAS = {"comparison", "recovery"}  # rooms that need what is installed by choice, and say so
+
+
+def required() -> set[str]:
+    """Name what is installed with prunekit, as it is imported."""
+    config = ConfigParser()
+    config.read(PACKAGE.parent / "setup.cfg")
+    lines = config["options"]["install_requires"].split()
+    return {re.split("[<>=]", line)[0].replace("-", "_") for line in lines}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if room(file) not in EXTRAS], ids=str)
+def test_what_is_imported_is_installed(file):
+    names = set()
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add((node.module or "").partition(".")[0])
+    assert names - sys.stdlib_module_names - WITH_OTHERS <= required()

@@ -85,6 +85,13 @@ def test_a_mask_of_every_head_is_refused_when_heads_are_gone():
         module(tokens(5), tokens(6), tokens(6), attn_mask=MASKS["mask of every head"]["attn_mask"])
 
 
+def test_a_hint_without_its_mask_is_refused_as_torch_does():
+    module = attention(batch_first=True)
+    for one in (module, fewer(module)):
+        with pytest.raises(RuntimeError, match="Need attn_mask if specifying the is_causal hint"):
+            one(tokens(5), tokens(5), tokens(5), is_causal=True)
+
+
 class Encoder(nn.Module):
     def __init__(self, **options):
         super().__init__()

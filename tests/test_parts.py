@@ -136,6 +136,20 @@ def test_parity_is_checked_on_the_part_where_the_whole_says_nothing():
     assert result.parity.scale > 0
 
 
+def test_parity_is_checked_on_the_part_where_the_whole_returns_nothing_at_all():
+    """As a detector that finds nothing, whatever its weights."""
+
+    class Blind(Classifier):
+        def forward(self, x):
+            return super().forward(x)[:0]
+
+    result = prune(
+        Blind(swin(num_classes=0)), "magnitude", 0.3, at="inner.backbone", example_input=IMAGES
+    )
+    assert result.parity.holds
+    assert result.parity.scale > 0
+
+
 @pytest.mark.parametrize(
     ("at", "said"),
     [

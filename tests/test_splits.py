@@ -125,6 +125,26 @@ def test_sizes_that_are_kept_are_reset(cls, tmp_path):
     assert all(parameter.grad is not None for parameter in copied.parameters())
 
 
+class Twice(nn.Module):
+    """One module, which runs twice, and so is seen to split twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.block, self.last = nn.Linear(16, 16), Halves(), nn.Linear(16, 5)
+        self.block.last = nn.Linear(24 + 32, 16)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(self.block(x + self.block(x)))
+
+
+def test_what_splits_twice_is_reset_once():
+    _, result = pruned(Twice, 0.3)
+    assert not any(warning.startswith("Left alone") for warning in result.warnings)
+    block = result.model.block
+    assert block.channels == block.first.out_features < 64
+
+
 def test_unequal_sizes_stay_a_list_and_add_up():
     _, result = pruned(Parallel)
     sizes = result.model.sizes

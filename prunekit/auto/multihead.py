@@ -44,6 +44,8 @@ class FewerHeads(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; see `torch.nn.MultiheadAttention`."""
+        if is_causal and attn_mask is None:
+            raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
         single = query.dim() == 2
         inputs = [x.unsqueeze(0) if single else x for x in (query, key, value)]
         if not self.batch_first and not single:

@@ -20,7 +20,8 @@ class Parted:
 
     Attributes:
         module: Its name.
-        attribute: What it keeps sizes in: one for each part, one for all, or that of all together.
+        attribute: What it keeps sizes in.
+        value: These: one for each part, one for all, or that of all together.
         sizes: Of the parts.
         tensor: The parameter whose positions the channels are.
         dim: Along this dimension.
@@ -28,6 +29,7 @@ class Parted:
 
     module: str
     attribute: str
+    value: Any
     sizes: tuple[int, ...]
     tensor: str
     dim: int
@@ -42,6 +44,13 @@ class Parted:
         where = torch.bucketize(positions, self.ends, right=True)
         return where.bincount(minlength=len(self.sizes))
 
+    def after(self, positions: Tensor) -> Any:
+        """Return what the attribute is to be when these positions are left."""
+        counts = self.counts(positions).tolist()
+        if not isinstance(self.value, int):
+            return type(self.value)(counts)
+        return sum(counts) if self.value == sum(self.sizes) else counts[0]
+
     def allows(self, spec: AxisSpec) -> bool:
         """Say whether no part can lose all: every slice of an axis has as much of each part."""
         for tie in spec.ties:
@@ -54,8 +63,8 @@ class Parted:
 
 def splitting(
     names: Mapping[int, str], asked: int | list[int], length: int
-) -> tuple[str, str] | None:
-    """Return the module that runs now, and its attribute that says the sizes of parts.
+) -> tuple[str, str, Any] | None:
+    """Return the module that runs now, its attribute that says the sizes of parts, and its value.
 
     Args:
         names: Of all modules, by their identity.
@@ -70,7 +79,9 @@ def splitting(
     module = frame.f_locals["self"]
     shaping = sizes_of(type(module))  # type: ignore[arg-type]
     found = [name for name in shaping if _says(vars(module).get(name), asked, length)]
-    return (names[id(module)], found[0]) if len(found) == 1 else None
+    if len(found) != 1:
+        return None
+    return names[id(module)], found[0], vars(module)[found[0]]
 
 
 def _says(value: Any, asked: int | list[int], length: int) -> bool:
@@ -92,12 +103,5 @@ def resize_(
     """
     for one in parted:
         positions = left.get(one.tensor, {}).get(one.dim)
-        if positions is None:
-            continue
-        module, counts = model.get_submodule(one.module), one.counts(positions).tolist()
-        before = getattr(module, one.attribute)
-        if not isinstance(before, int):
-            after = type(before)(counts)
-        else:
-            after = sum(counts) if before == sum(one.sizes) else counts[0]
-        setattr(module, one.attribute, after)
+        if positions is not None:
+            setattr(model.get_submodule(one.module), one.attribute, one.after(positions))

@@ -43,10 +43,11 @@ class Batched:
                     "equally many channels and one type throughout."
                 )
             count = count_of(batch)
-            for start in range(0, count, self._size or count):
+            size = self._size or max(1, count)
+            for start in range(0, count, size):
                 if left is not None and left <= 0:
                     return
-                most = min(self._size or count, count if left is None else left)
+                most = size if left is None else min(size, left)
                 part = _part(batch, start, start + most)
                 left = None if left is None else left - count_of(part)
                 yield part
