@@ -222,3 +222,9 @@ def test_half_precision_survives(tmp_path):
     image = torch.randn(1, 1, 28, 28, dtype=torch.bfloat16)
     with torch.inference_mode():
         assert torch.equal(loaded(image), result.model(image))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"runs/l1"])
+def test_what_is_no_path_gets_a_sentence(wrong):
+    with pytest.raises(ArtifactError, match=f"a path; got {type(wrong).__name__}"):
+        prunekit.load(wrong)

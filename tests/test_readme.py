@@ -20,6 +20,7 @@ COMPARE = (ROOT / "docs" / "compare.md").read_text()
 DIMAP = (ROOT / "docs" / "dimap.md").read_text()
 ANY = (ROOT / "docs" / "any_model.md").read_text()
 PARTS = (ROOT / "docs" / "parts.md").read_text()
+WHICH = (ROOT / "docs" / "which_models.md").read_text()
 
 
 def blocks(language, page=README):
@@ -74,6 +75,12 @@ def test_the_python_about_any_model_runs():
     assert names["result"].parity.holds
 
 
+def test_the_python_about_which_models_work_prints_what_is_shown(capsys):
+    (block,), (printed,) = blocks("python", WHICH), blocks("text", WHICH)
+    exec(compile(block, "which_models.md", "exec"), {"__name__": "which_models"})
+    assert capsys.readouterr().out == printed
+
+
 @pytest.mark.filterwarnings("ignore:.*does not run without values")
 def test_the_python_about_parts_runs(tmp_path, monkeypatch):
     pytest.importorskip("transformers")
@@ -123,6 +130,7 @@ PAGES = {
     "dimap": DIMAP,
     "any_model": ANY,
     "parts": PARTS,
+    "which_models": WHICH,
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from page import facts
+from scipy.stats import binomtest
 
 from .names import TORCHVISION, all_names
 
@@ -46,17 +47,24 @@ def _lines(found: Sequence[Found], args: Namespace) -> Iterator[str]:
         if some:
             yield f"{len(some)} of the {len(whole):,} names of {title} have been tried so far."
             yield ""
-            yield from _summary(title, [one for one in found if one["name"] in some])
+            yield from _summary(title, [one for one in found if one["name"] in some], len(whole))
     yield from _by_class(found)
     yield from _reasons(found)
     yield from _short_of(found)
 
 
-def _summary(title: str, found: Sequence[Found]) -> Iterator[str]:
+def _summary(title: str, found: Sequence[Found], whole: int) -> Iterator[str]:
     counts = Counter(one["outcome"] for one in found)
     said = ", ".join(f"{counts[o]} {o}" for o in OUTCOMES if counts[o])
     share = counts["ok"] / len(found)
     yield f"**{title}**: {counts['ok']} of {len(found)} names ({share:.1%}): {said}."
+    if len(found) < whole:
+        sure = binomtest(counts["ok"], len(found)).proportion_ci()
+        yield (
+            "They were drawn at random, but for one of every module. As a sample, they say that "
+            f"between {sure.low:.1%} and {sure.high:.1%} of all {whole:,} names are *ok* (95 %, "
+            "Clopper and Pearson)."
+        )
     looked = [one for one in found if one.get("adapter") == "auto" and one.get("forward")]
     if looked:
         cheap = sum(one["prove"] <= 12 * one["forward"] for one in looked)

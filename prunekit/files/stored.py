@@ -105,6 +105,9 @@ def opened(directory: str | Path) -> Iterator[Stored]:
     Raises:
         ArtifactError: There is no artifact, or its report is corrupt.
     """
+    if not isinstance(directory, str | Path):
+        came = type(directory).__name__
+        raise ArtifactError(f"An artifact is named by its directory, a path; got {came}.")
     directory = Path(directory)
     with _found(directory) as files:
         for name in (REPORT, PLAN, WEIGHTS):
