@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .criteria.base import Criterion, criterion
     from .engine import prune
     from .errors import ParityError, PruneError
+    from .exporting.export import export
     from .finetuning import finetune
     from .planning.plan import Plan
     from .recovery.recipes import Recipe
@@ -42,6 +43,7 @@ _HOMES = {
     "Tie": "axis",
     "compare": "comparison.compare",
     "criterion": "criteria.base",
+    "export": "exporting.export",
     "finetune": "finetuning",
     "load": "artifact",
     "prune": "engine",
@@ -68,6 +70,7 @@ __all__ = [
     "Tie",
     "compare",
     "criterion",
+    "export",
     "finetune",
     "load",
     "prune",

@@ -198,7 +198,8 @@ def load(
     strictly; neither the original checkpoint nor the network is needed.
 
     Args:
-        directory: Where `save` wrote it.
+        directory: Where `save` wrote it, or a folder that was exported for the Hub; or
+            "hf-hub:user/name", which is fetched from there.
         model: The original architecture with any weights, for an artifact whose model was
             the caller's own; it is not modified.
         adapter: For such a model, if its adapter is not registered.

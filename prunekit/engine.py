@@ -64,6 +64,8 @@ def prune(
             returns, and on what the whole model does.
         floor: The smallest fraction of an axis to keep. It and `multiple` are for slices only.
         multiple: Kept MLP and width sizes are multiples of this.
+        uniform: All blocks of a stage keep equally many slices of their axes of a kind, so that
+            the arguments of a factory can say what was kept; see `export`.
         steps: In how many rounds of scoring, cutting, repairing and training to get there.
             Criteria that look at weights or data then see the model as it has become.
         schedule: How much to remove in each: the same (`linear`), or most at first (`cubic`).

@@ -15,6 +15,7 @@ PruneError
 │   └── TrainingInterrupted   a training run that was stopped, and can go on
 ├── GridError           a comparison of what cannot be run
 ├── ArtifactError       a saved result that is corrupt, altered or cannot be written
+├── ExportError         a model that cannot be written so, or whose file computes something else
 ├── DeviceError         a device that is not there
 └── ParityError         the small model does not compute what the masked one does
 
@@ -122,6 +123,10 @@ class GridError(PruneError):
 
 class ArtifactError(PruneError):
     """A saved result is corrupt or altered, or cannot be written."""
+
+
+class ExportError(PruneError):
+    """A model that cannot be exported so, or an exported file that computes something else."""
 
 
 class DeviceError(PruneError):

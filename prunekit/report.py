@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -30,6 +30,50 @@ def render(report: Report) -> RenderableType:
     )
 
 
+def render_export(exported: Report) -> RenderableType:
+    """Lay out what `Exported.report` says: the files, the proof, and what was measured."""
+    quantized = f", {exported['quantized']}" if exported["quantized"] else ""
+    title = Text(exported["arch"], style="bold").append(
+        f"  exported to {exported['to']}, {exported['precision']}{quantized}", style="not bold"
+    )
+    return Group(title, Text(), *_exported_measures(exported), _exported_facts(exported))
+
+
+def _exported_measures(exported: Report) -> Iterator[RenderableType]:
+    table = _sides("dense", "exported", "change")
+    for batch, timing in exported["latency_ms"].items():
+        _latency_row(table, batch, timing["dense"], timing["pruned"])
+    if table.row_count:
+        yield from (table, Text())
+    if "after" not in exported["top1"]:
+        return
+    costs = _sides("float", exported["quantized"], "change")
+    before, after = exported["top1"]["before"], exported["top1"]["after"]
+    costs.add_row("top-1", f"{before:.2f} %", f"{after:.2f} %", f"{after - before:+.2f} points")
+    yield from (costs, Text())
+
+
+def _exported_facts(exported: Report) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", min_width=8)
+    table.add_column()
+    files = ", ".join(f"{name} {_count(size, 'B')}" for name, size in exported["files"].items())
+    table.add_row("files", files)
+    images = "any number of images" if not exported["fixed_batch"] else "one image only"
+    if exported["fixed_batch"]:
+        images += f", since torch.export finds no other: {exported['fixed_batch']}"
+    table.add_row("takes", images)
+    float_ = "in float, " if exported["quantized"] else ""
+    for proof in exported["proofs"]:
+        batch = f"at batch {proof['batch']}" if proof["batch"] else "for the example"
+        table.add_row(
+            "proof",
+            f"{float_}differs from the pruned model by {proof['difference']:.1e} {batch}, where "
+            f"its output's scale is {proof['scale']:.2g}",
+        )
+    return table
+
+
 def _title(report: Report) -> Text:
     recipe = report["recipe"]
     options = ",".join(f"{k}={v}" for k, v in recipe["options"].items() if k != "seed")
@@ -45,10 +89,7 @@ def _title(report: Report) -> Text:
 
 def _comparison(report: Report) -> Table:
     before, after = report["before"], report["after"]
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("")
-    for heading in ("before", "after", "change"):
-        table.add_column(heading, justify="right", header_style="dim")
+    table = _sides("before", "after", "change")
     for label, key in (("parameters", "params"), ("MACs", "macs"), ("size on disk", "size_bytes")):
         unit = "B" if key == "size_bytes" else ""
         _row(table, label, before[key], after[key], lambda value, unit=unit: _count(value, unit))
@@ -57,11 +98,7 @@ def _comparison(report: Report) -> Table:
         _row(table, "non-zero params", found["nonzero_before"], found["nonzero"], _count)
         _row(table, "implied MACs", found["macs"], found["implied_macs"], _count)
     for batch in before["latency_ms"]:
-        old, new = before["latency_ms"][batch], after["latency_ms"][batch]
-        change = f"{old['median'] / new['median']:.2f}x faster"
-        if new["median"] > old["median"]:
-            change = f"{new['median'] / old['median']:.2f}x slower"
-        table.add_row(f"latency, batch {batch}", _spread(old), _spread(new), change)
+        _latency_row(table, batch, before["latency_ms"][batch], after["latency_ms"][batch])
     if before["memory_bytes"]:
         _row(
             table,
@@ -75,6 +112,23 @@ def _comparison(report: Report) -> Table:
             points = f"{after[key] - before[key]:+.2f} points"
             table.add_row(label, f"{before[key]:.2f} %", f"{after[key]:.2f} %", points)
     return table
+
+
+def _sides(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("")
+    for heading in headings:
+        table.add_column(heading, justify="right", header_style="dim")
+    return table
+
+
+def _latency_row(
+    table: Table, batch: object, old: Mapping[str, float], new: Mapping[str, float]
+) -> None:
+    change = f"{old['median'] / new['median']:.2f}x faster"
+    if new["median"] > old["median"]:
+        change = f"{new['median'] / old['median']:.2f}x slower"
+    table.add_row(f"latency, batch {batch}", _spread(old), _spread(new), change)
 
 
 def _row(table: Table, label: str, before: float, after: float, show: Any) -> None:

@@ -48,6 +48,7 @@ class Options(TypedDict, total=False):
     at: str
     floor: float
     multiple: int
+    uniform: bool
     steps: int
     schedule: Schedule
     finetune: Recipe | None
@@ -86,6 +87,7 @@ class Request:
     at: str = ""
     floor: float = 0.1
     multiple: int = 8
+    uniform: bool = False
     steps: int = 1
     schedule: Schedule = "cubic"
     finetune: Recipe | None = None
@@ -141,10 +143,10 @@ class Request:
         """Refuse limits of axes where single weights leave, rather than pass them over."""
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name in ("floor", "multiple") and value != entry.default:
+            if entry.name in ("floor", "multiple", "uniform") and value != entry.default:
                 raise BudgetError(
-                    f"The {entry.name} is {value:g}, but single weights (granularity "
-                    f"{self.level.text!r}) have none; leave the {entry.name} out, or prune slices."
+                    f"{entry.name} is {value}, but single weights (granularity "
+                    f"{self.level.text!r}) have none; leave {entry.name} out, or prune slices."
                 )
 
     @cached_property
@@ -210,6 +212,7 @@ class Request:
             "by": self.by,
             "floor": self.floor if slices else None,
             "multiple": self.multiple if slices else None,
+            **({"uniform": True} if self.uniform else {}),
             "steps": self.steps,
             "schedule": self.schedule if self.steps > 1 else None,
             "finetune": settings_of(self.finetune) if self.finetune else None,

@@ -292,3 +292,11 @@ def test_saved_models_are_evaluated_on_and_trained_with_them(tmp_path):
     assert tuned.report["recipe"]["data"] == "the caller's Painted and the caller's TensorDataset"
     with pytest.raises(DataError, match=r"has no images to evaluate on, .* pass a pair"):
         finetune(tmp_path / "small", tmp_path / "other", data=tensors, **told)
+
+
+@pytest.mark.parametrize("label", [lambda label: label, int], ids=["tensor", "int"])
+def test_a_list_of_samples_is_no_list_of_batches(label):
+    samples = [(image, label(one)) for image, one in zip(IMAGES, LABELS, strict=True)]
+    with pytest.raises(DataError, match=r"single images with their labels .* pass a DataLoader"):
+        run(samples)
+    run(DataLoader(samples, batch_size=8))  # the advice works

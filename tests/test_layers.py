@@ -27,7 +27,7 @@ FLOORS = (
     {"pruning", "artifact", "provision"},
     {"reuse"},
     {"engine"},
-    {"finetuning", "evaluate", "report", "testing", "comparison"},
+    {"finetuning", "evaluate", "report", "testing", "comparison", "exporting"},
     {"cli"},
     {"__main__"},
 )
@@ -168,7 +168,11 @@ def test_an_import_that_points_down_is_not(file, source):
 
 
 WITH_OTHERS = {"PIL", "huggingface_hub"}  # what torchvision and timm need themselves
-EXTRAS = {"comparison", "recovery"}  # rooms that need what is installed by choice, and say so
+EXTRAS = {
+    "comparison",
+    "recovery",
+    "exporting",
+}  # rooms that need what is installed by choice, and say so
 
 
 def required() -> set[str]:

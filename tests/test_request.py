@@ -50,7 +50,7 @@ SENTENCES = [
     ({"criterion": "dimpa"}, "Did you mean 'dimap'"),
     ({"repair": "lsqt"}, "Did you mean 'lstsq'"),
     ({"granularity": "2:2"}, "expected n:m"),
-    ({"granularity": "weight", "floor": 0.3}, "leave the floor out"),
+    ({"granularity": "weight", "floor": 0.3}, "leave floor out"),
     ({"granularity": "2:4", "ratio": 0.3}, "leave the ratio out"),
     ({"granularity": "weight", "repair": "lstsq"}, "leave the repair out"),
 ]

@@ -1,4 +1,4 @@
-"""prunekit run | compare | finetune | list | show | eval | check: the command line, no logic."""
+"""The command line, a file a command, without logic: prunekit run, compare, finetune and others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from ..errors import PruneError
 from ..files.reading import cleaned
-from . import check, compare, finetune, run, show
+from . import check, compare, export, finetune, run, show
 from .common import INTERRUPTED
 
 MESSAGE = 300  # characters of an argument error, of which a value can be any long
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_show(commands.add_parser("show", help="the report of a saved model"))
     show.add_eval(commands.add_parser("eval", help="the accuracy of a saved model"))
     finetune.add(commands.add_parser("finetune", help="recover accuracy by training a saved model"))
+    export.add(commands.add_parser("export", help="files that run a saved model elsewhere"))
     check.add(
         commands.add_parser("check", help="put a criterion, a repair or an adapter to the test")
     )

@@ -32,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--exclude", type=words, default=(), help="globs on axis names, comma-separated")
     add("--floor", type=float, default=0.1, help="smallest kept fraction of an axis (0.1)")
     add("--multiple", type=int, default=8, help="kept MLP and width sizes are multiples of it (8)")
+    add("--uniform", action="store_true", help="equal sizes in all blocks of a stage")
     add("--steps", type=int, default=1, help="rounds of scoring, cutting and repairing (1)")
     add("--schedule", default="cubic", help="what each round removes: linear or cubic (cubic)")
     add("--finetune", type=int, metavar="N", help="train for N epochs after every round")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError
+from .hub import fetched
 from .plan import PlanFile, Version
 from .reading import LARGEST, cleaned, parse, reason
 from .replacing import recover
@@ -22,6 +23,7 @@ WEIGHTS, PLAN, REPORT = "model.safetensors", "plan.json", "report.json"
 MASKS, HISTORY, CURVE = "masks.safetensors", "history.jsonl", "learning_curve.svg"
 NEEDED, EXTRAS = {WEIGHTS, PLAN, REPORT}, {HISTORY, CURVE}
 OPTIONAL = EXTRAS | {MASKS}
+ARTIFACT = NEEDED | OPTIONAL
 LARGEST_RECORD = 256 * 2**20  # bytes of a history or a picture
 
 
@@ -102,13 +104,13 @@ class Stored:
 def opened(directory: str | Path) -> Iterator[Stored]:
     """Open an artifact and read its report; whoever replaces the artifact meanwhile is not seen.
 
+    Args:
+        directory: Where it lies, or a name on the Hub, see `fetched`.
+
     Raises:
         ArtifactError: There is no artifact, or its report is corrupt.
     """
-    if not isinstance(directory, str | Path):
-        came = type(directory).__name__
-        raise ArtifactError(f"An artifact is named by its directory, a path; got {came}.")
-    directory = Path(directory)
+    directory = fetched(directory, ARTIFACT)
     with _found(directory) as files:
         for name in (REPORT, PLAN, WEIGHTS):
             if name not in files:
@@ -127,7 +129,7 @@ def opened(directory: str | Path) -> Iterator[Stored]:
 def is_artifact(directory: Path) -> bool:
     """Whether a directory has the files of an artifact, and no others."""
     found = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    return NEEDED <= found <= NEEDED | OPTIONAL
+    return NEEDED <= found <= ARTIFACT
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

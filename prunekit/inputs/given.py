@@ -36,6 +36,7 @@ class Batched:
         left, first = self._limit, None
         for batch in self._given:
             checked(batch, self.name)
+            _check_several(batch, self.name)
             first = first or kind_of(batch)
             if kind_of(batch) != first:
                 raise DataError(
@@ -192,6 +193,20 @@ def checked(batch: Any, name: str) -> None:
     kind = type(images).__name__
     advice = "give it a transform that makes tensors" if hasattr(images, "convert") else EXPECTED
     raise DataError(f"{name} gives {kind} for images; {advice}.")
+
+
+def _check_several(batch: Any, name: str) -> None:
+    """Make sure that a batch is one, and not a single sample with its label.
+
+    Raises:
+        DataError: It is a sample.
+    """
+    label = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
+    if isinstance(label, int) or (isinstance(label, Tensor) and not label.dim()):
+        raise DataError(
+            f"{name} gives single images with their labels where batches are expected; pass a "
+            "DataLoader of it, such as torch.utils.data.DataLoader(data, batch_size=100)."
+        )
 
 
 def count_of(batch: Any) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..axis import Axis
+from ..naming import stage_of
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,21 @@ class Event:
 
 
 def make_units(
-    axes: Sequence[Axis], scores: Sequence[Tensor], whole: Mapping[str, int] | None = None
+    axes: Sequence[Axis],
+    scores: Sequence[Tensor],
+    whole: Mapping[str, int] | None = None,
+    *,
+    uniform: bool = False,
 ) -> list[Unit]:
-    together: dict[str, list[int]] = {}
+    """Put axes together that must keep equally many slices; `make_plan` explains `uniform`."""
+    together: dict[tuple[object, ...], list[int]] = {}
     for number, axis in enumerate(axes):
-        together.setdefault(axis.spec.match or f"axis {axis.name}", []).append(number)
+        spec = axis.spec
+        name = spec.match or axis.name
+        alike: tuple[object, ...] = bool(spec.match), name
+        if uniform:
+            alike = stage_of(name), spec.kind, axis.size // spec.groups
+        together.setdefault(alike, []).append(number)
     return [
         _unit([(axes[n], scores[n]) for n in numbers], whole or {}) for numbers in together.values()
     ]

@@ -73,6 +73,7 @@ def make_plan(
     floor: float = 0.1,
     multiple: int = 8,
     whole: Mapping[str, int] | None = None,
+    uniform: bool = False,
 ) -> Plan:
     """Choose what stays.
 
@@ -92,6 +93,8 @@ def make_plan(
             1 rounds nothing.
         whole: Axis name to the slices per group that the floor is a fraction of; what there is
             now, unless given.
+        uniform: All axes of a kind and a size in a stage, whose names differ in their last number
+            only, keep equally many slices.
 
     Returns:
         The plan; a larger ratio never gets less removed.
@@ -101,7 +104,7 @@ def make_plan(
             says what the largest reachable ratio is and what limits it.
     """
     check_limits(floor, multiple)
-    units = make_units(axes, scores, whole)
+    units = make_units(axes, scores, whole, uniform=uniform)
     chain = make_chain(units, scope, floor, multiple)
     cost = _Cost(units, budget)
     counts = _solve(chain, units, cost, budget)

@@ -270,6 +270,7 @@ def _planned(
             floor=request.floor,
             multiple=request.multiple,
             whole=whole,
+            uniform=request.uniform,
         )
         return replace(plan, asked=target, got=1 - (1 - plan.got) * total / cost)
 

@@ -1,0 +1,54 @@
+"""prunekit export: write a saved model to files that run without prunekit."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from .common import add_data, place, progress, say_saved
+
+TARGETS = ("onnx", "torch-export", "timm", "hub-folder")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("directory", type=place, help="what `run --out` or `finetune` wrote, or hf-hub:user/name")
+    add("--to", required=True, choices=TARGETS, help="in which form")
+    add("--out", type=place, help="directory to write (DIRECTORY-TO)")
+    add("--precision", default="fp32", choices=("fp32", "fp16"), help="of an ONNX file (fp32)")
+    add("--quantize", choices=("int8",), help="an ONNX file, on calibration images")
+    add_data(parser)
+    add("--calibration", type=int, default=128, help="images that int8 is calibrated on (128)")
+    add("--no-timing", dest="timed", action="store_false", help="measure no latency")
+    add("--no-evaluation", dest="evaluate", action="store_false", help="measure no accuracy")
+    add("--json", action="store_true", help="print what was found as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    with progress("load torch") as on_step:
+        from ..exporting.export import export
+
+        exported = export(
+            options.directory,
+            options.to,
+            options.out,
+            precision=options.precision,
+            quantize=options.quantize,
+            data=options.data,
+            data_dir=options.data_dir,
+            calibration=options.calibration,
+            timed=options.timed,
+            evaluate=options.evaluate,
+            on_step=on_step,
+        )
+    if options.json:
+        print(json.dumps(exported.report(), indent=1))
+        return 0
+    from rich.console import Console
+
+    from ..report import render_export
+
+    Console(highlight=False).print(render_export(exported.report()))
+    say_saved(exported.directory)
+    return 0
