@@ -120,7 +120,7 @@ def test_stages_of_a_swin_are_told_to_timm_one_by_one(tmp_path):
     ("name", "axis", "advice"),
     [
         ("vit", "blocks.0.attn.head", "prune with --uniform --axes mlp"),
-        ("cnn", "layer1.0.conv1", "export to onnx or torch-export"),
+        ("cnn", "layer1.0.conv1", "export to onnx, torch-export or hub-folder"),
     ],
 )
 def test_what_timm_cannot_say_is_named(saved, tmp_path, name, axis, advice):

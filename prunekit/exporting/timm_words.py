@@ -136,14 +136,14 @@ def _to_blame(source: Source, nearest: Shapes, wanted: Shapes, taken: set[str]) 
     advice = _advice([kind for kind in sayable if kind in kinds.values()])
     return (
         f"timm's {class_name} cannot say what axis {name!r} keeps ({len(plan.kept.get(name, ()))} "
-        f"of {plan.sizes.get(name, 0)}): it {why}; {advice}, or export to hub-folder."
+        f"of {plan.sizes.get(name, 0)}): it {why}; {advice}."
     )
 
 
 def _advice(sayable: Sequence[str]) -> str:
     if not sayable:
-        return "export to onnx or torch-export"
-    return f"prune with --uniform --axes {','.join(sayable)}"
+        return "export to onnx, torch-export or hub-folder instead"
+    return f"prune with --uniform --axes {','.join(sayable)}, or export to hub-folder"
 
 
 def _uneven(source: Source, shrunk: Sequence[str]) -> str:

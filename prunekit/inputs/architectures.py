@@ -205,8 +205,10 @@ def _build_fitting(
             return _made(told(args), seed)[0]
 
     fitted = fit(checkpoint, outline, args)
-    model, made = _made(told(fitted.args), seed)
-    model.load_state_dict(fitted.tensors)
+    # What is drawn is the same for every seed: see `is_random`.
+    model, made = _made(told(fitted.args), 0 if fitted.drawn else seed)
+    own = model.state_dict()
+    model.load_state_dict({**{name: own[name] for name in fitted.drawn}, **fitted.tensors})
     return Built(model, made, origin, fitted.notes)
 
 

@@ -110,7 +110,7 @@ def _unwrapped(content: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
     """Follow the usual nestings of checkpoints to the weights, and note which were chosen."""
     notes = []
     for _ in range(DEEPEST):
-        key = next((key for key in NESTS if _is_nest(content, key)), None)
+        key = next((key for key in NESTS if _is_nest(content, key)), None) or _only_nest(content)
         if key is None:
             break
         others = [repr(other) for other in content if other != key and _has_tensors(content[other])]
@@ -125,6 +125,30 @@ def _unwrapped(content: Any, path: Path) -> tuple[Any, tuple[str, ...]]:
 
 def _is_nest(content: Any, key: str) -> bool:
     return isinstance(content, dict) and isinstance(content.get(key), dict) and bool(content[key])
+
+
+def _only_nest(content: Any) -> str | None:
+    """Return the key of the only dictionary in one that holds no tensors itself, if there is one.
+
+    A training script may call the weights anything.
+    """
+    if not isinstance(content, dict) or _has_tensors(content):
+        return None
+    nests = [
+        key for key, value in content.items() if isinstance(key, str) and _holds_weights(value)
+    ]
+    return nests[0] if len(nests) == 1 else None
+
+
+def _holds_weights(value: Any) -> bool:
+    """Whether all of a dictionary are tensors with names, as in no optimizer's state."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(
+            isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items()
+        )
+    )
 
 
 def _has_tensors(value: Any) -> bool:

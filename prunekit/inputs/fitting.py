@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import RequestError, WeightsError
+from .adapting import resized, translated, with_channels
 from .checkpoints import Checkpoint, check_fits, misfits
 from .feed import InputSpec
 from .made_for import made_for
 from .prefixes import bare, contrast
+from .sharded import transformers_model
 
 Arguments = Mapping[str, Any]
 HEADS = ("head.fc", "head")  # of models whose pretrained_cfg does not name the classifier
@@ -23,14 +26,16 @@ class Fitted:
     """Weights under the model's own names, and how to build that model.
 
     Attributes:
-        tensors: Exactly those of the model.
+        tensors: Those of the model, but for what is drawn.
         args: What its factory is told.
         notes: What the user must know about them.
+        drawn: Names of the model's tensors that are to stay as they were drawn.
     """
 
     tensors: Mapping[str, Tensor]
     args: Arguments
     notes: tuple[str, ...]
+    drawn: frozenset[str] = frozenset()
 
 
 def fit(
@@ -38,8 +43,9 @@ def fit(
 ) -> Fitted:
     """Make a checkpoint fit an architecture, or say why it does not.
 
-    Prefixes are stripped. The number of classes is read off the classifier, which is left out if
-    none were asked for.
+    Prefixes are stripped, and names that timm knows translated. The number of classes is read off
+    the classifier, which is left out if none were asked for, and drawn anew if others were. What
+    was asked for besides, another image size or other channels, is made to fit as timm does.
 
     Args:
         checkpoint: What was read.
@@ -52,37 +58,77 @@ def fit(
     """
     source, asked = checkpoint.source, args.get("num_classes")
     model = outline(args)
-    tensors, notes = bare(checkpoint.tensors, model.state_dict(), source)
-    _check_names(model, tensors, source)
+    tensors, notes = _named_alike(model, checkpoint)
+    drawn: frozenset[str] = frozenset()
     classes = _classes(model, tensors)
     if classes is None:
         _check_headless(model, tensors, source, lambda: outline({**args, "num_classes": 0}))
     elif asked is None:
         args = {**args, "num_classes": classes}
         model = outline(args)
-    elif asked == 0:
-        head = outline({**args, "num_classes": classes}).state_dict().keys() - model.state_dict()
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in head}
-        notes += (f"Left out the classifier of {source}, which is for {classes:,} classes.",)
     elif asked != classes:
-        raise WeightsError(
-            f"The weights of {source} are for {classes:,} classes, but --num-classes is "
-            f"{asked:,}; leave it out to keep their classifier, or say 0 to go without."
-        )
-    if misfits(model.state_dict(), tensors):
-        _check_images(model, tensors, source, outline, args)
-    check_fits(model.state_dict(), tensors, source)
-    return Fitted(tensors, args, (*checkpoint.notes, *notes))
+        head = _head(outline, args, classes)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in head}
+        drawn = frozenset(head & model.state_dict().keys())
+        notes += (_without_head(source, classes, asked),)
+    own = {name: tensor for name, tensor in model.state_dict().items() if name not in drawn}
+    if misfits(own, tensors) and "in_chans" in args:
+        tensors, more = with_channels(model, tensors, source)
+        notes += more
+    if misfits(own, tensors) and "img_size" in args:
+        tensors, more = resized(model, tensors, source)
+        notes += more
+    if misfits(own, tensors):
+        _check_images(model, tensors, source, outline, args, drawn)
+    check_fits(own, tensors, source)
+    return Fitted(tensors, args, (*checkpoint.notes, *notes), drawn)
 
 
-def _check_names(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights that are named in another manner."""
-    own = model.state_dict()
-    if 2 * len(own.keys() & tensors.keys()) < len(own):
+def _named_alike(
+    model: nn.Module, checkpoint: Checkpoint
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """Return weights under the model's own names, as far as prefixes or timm tell.
+
+    Raises:
+        WeightsError: They are called something else.
+    """
+    source, own = checkpoint.source, model.state_dict()
+    tensors, notes = bare(checkpoint.tensors, own, source)
+    if _alike(own, tensors):
+        return tensors, notes
+    for names in (checkpoint.tensors, tensors):
+        made = translated(model, names)
+        if made is not None and _alike(own, made):
+            return made, (f"Translated the names of {source}, as timm does.",)
+    other = transformers_model(Path(source))
+    if other:
         raise WeightsError(
-            f"The weights of {source} do not fit the architecture, since "
-            f"{contrast(tensors, own)}; use weights that were saved from timm's model of this name."
+            f"The weights of {source} are of {other} of transformers, which timm does not build; "
+            "in Python, pass what its from_pretrained() returns to prune() as the model."
         )
+    raise WeightsError(
+        f"The weights of {source} do not fit the architecture, since {contrast(tensors, own)}; "
+        "use weights that were saved from timm's model of this name."
+    )
+
+
+def _alike(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
+    return 2 * len(own.keys() & tensors.keys()) >= len(own)
+
+
+def _head(outline: Callable[[Arguments], nn.Module], args: Arguments, classes: int) -> set[str]:
+    """Return the names of what only a model with a classifier has."""
+    whole = outline({**args, "num_classes": classes}).state_dict().keys()
+    return whole - outline({**args, "num_classes": 0}).state_dict().keys()
+
+
+def _without_head(source: str, classes: int, asked: int) -> str:
+    if asked == 0:
+        return f"Left out the classifier of {source}, which is for {classes:,} classes."
+    return (
+        f"RANDOM WEIGHTS in the classifier, so that accuracies mean nothing before it is trained: "
+        f"those of {source} are for {classes:,} classes, not {asked:,}."
+    )
 
 
 def _classifiers(model: nn.Module) -> tuple[str, ...]:
@@ -118,19 +164,31 @@ def _check_images(
     source: str,
     outline: Callable[[Arguments], nn.Module],
     args: Arguments,
+    drawn: frozenset[str],
 ) -> None:
     """Refuse weights that would fit if only images had another size, or other channels."""
+
+    def wanted(of: nn.Module) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in of.state_dict().items() if name not in drawn}
 
     def fits(changed: Arguments) -> bool:
         try:
             other = outline({**args, **changed})
         except RequestError:  # the architecture takes no such size
             return False
-        return not misfits(other.state_dict(), tensors)
+        return not misfits(wanted(other), tensors)
 
     channels, *size = InputSpec.of(model).size
     asked = args.get("img_size", size)
     height, width = (asked, asked) if isinstance(asked, int) else asked
-    said = made_for(model.state_dict(), tensors, (channels, height, width), fits)
-    if said:
-        raise WeightsError(f"The weights of {source} {said}")
+    said = made_for(wanted(model), tensors, (channels, height, width), fits)
+    if said is None:
+        return
+    others = (
+        (resized, f"--img-size {height if height == width else f'{height},{width}'}"),
+        (with_channels, f"--in-chans {channels}"),
+    )
+    for adapt, option in others:
+        if not misfits(wanted(model), adapt(model, tensors, source)[0]):
+            said = f"{said.removesuffix('.')}, or {option} to have them adapted as timm does."
+    raise WeightsError(f"The weights of {source} {said}")

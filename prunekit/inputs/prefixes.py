@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 from torch import Tensor
@@ -9,7 +10,8 @@ from torch import Tensor
 from ..errors import WeightsError
 from .weights_file import printable
 
-# Of torch.compile, of DataParallel and its like, and of models that hold a timm model.
+# Of torch.compile, of DataParallel and its like, and of models that hold a timm model; others are
+# found by comparing names.
 PREFIXES = ("_orig_mod.", "module.", "backbone.", "encoder.", "model.")
 
 
@@ -49,7 +51,7 @@ def contrast(names: Collection[str], own: Collection[str]) -> str:
 
 def _common(names: Collection[str], own: Collection[str], source: str) -> str | None:
     """Return a prefix that all names carry, but for a few that are not the model's."""
-    for prefix in PREFIXES:
+    for prefix in (*PREFIXES, *_derived(names, own)):
         if any(name.startswith(prefix) for name in own):
             continue
         carried = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
@@ -64,6 +66,18 @@ def _common(names: Collection[str], own: Collection[str], source: str) -> str | 
         if len(carried) > len(others) and others.isdisjoint(own):
             return prefix
     return None
+
+
+def _derived(names: Collection[str], own: Collection[str]) -> list[str]:
+    """Return what stands before most of the model's names, whatever that is."""
+    known = set(own)
+    counts = Counter(
+        name[:start]
+        for name in names
+        for start in (dot + 1 for dot, letter in enumerate(name) if letter == ".")
+        if name[start:] in known
+    )
+    return [prefix for prefix, count in counts.most_common(1) if 2 * count >= len(known)]
 
 
 def _listed(names: Collection[str]) -> str:

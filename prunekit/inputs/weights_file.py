@@ -8,12 +8,14 @@ import stat
 import textwrap
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import WeightsError
+from .sharded import parts_of
 
 HEAD = 512  # bytes that tell what kind of file it is
 ZIP = b"PK\x03\x04"
@@ -27,10 +29,15 @@ SAVE_ALONE = (
 def read_weights_file(path: Path) -> object:
     """Return what a safetensors file, or one of torch.save, holds; large tensors are mapped.
 
+    Of a directory, or an index of several files, all of them are read.
+
     Raises:
         WeightsError: The file is missing, damaged or of another kind, or holds more than tensors
             and plain data.
     """
+    parts = parts_of(path)
+    if parts:
+        return _joined([(part, read_weights_file(part)) for part in parts])
     head = _head(path)
     if _is_safetensors(head, path.stat().st_size):
         return _read_safetensors(path)
@@ -56,7 +63,8 @@ def _head(path: Path) -> bytes:
         if stat.S_ISDIR(mode):
             inside = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
             example = f", such as {str(inside[0])!r}" if inside else ""
-            raise unreadable(path, "it is a directory", f"name a file in it{example}")
+            what = f"with {len(inside)} weights files" if inside else "without weights"
+            raise unreadable(path, f"it is a directory {what}", f"name a file{example}")
         if not stat.S_ISREG(mode):  # to open a pipe would be to wait for a writer
             raise unreadable(path, "it is a device or a pipe", "name a file")
         with path.open("rb") as file:
@@ -69,6 +77,18 @@ def _head(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise unreadable(path, reason, "name a file that you may read") from error
+
+
+def _joined(parts: Sequence[tuple[Path, object]]) -> object:
+    """Return the tensors of several files as one; a single file's content as it is."""
+    if len(parts) == 1:
+        return parts[0][1]
+    whole: dict[Any, Any] = {}
+    for path, content in parts:
+        if not isinstance(content, dict) or whole.keys() & content.keys():
+            raise unreadable(path, "it is no part of several files", "download them again")
+        whole.update(content)
+    return whole
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -1,0 +1,85 @@
+"""Weights in several files, or in a folder as the Hub and transformers lay it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import MaxLen, MinLen
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from ..errors import ArtifactError, WeightsError
+from ..files.reading import LARGEST, parse
+
+INDEX = ".index.json"
+NAMED = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+Name = Annotated[str, MaxLen(1000)]
+
+
+@with_config({"extra": "allow"})
+class Index(TypedDict):
+    """Which file holds which tensor."""
+
+    weight_map: dict[Name, Name]
+
+
+@with_config({"extra": "allow"})
+class Config(TypedDict):
+    """What transformers writes beside weights."""
+
+    model_type: Name
+    architectures: Annotated[list[Name], MinLen(1)]
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the files that hold the weights; none if the path is such a file itself.
+
+    Args:
+        path: A folder with one usual name in it, or an index of several files, or anything else.
+
+    Raises:
+        WeightsError: An index cannot be read, or names what is not beside it.
+    """
+    try:
+        if path.name.endswith(INDEX) and path.is_file():
+            return _indexed(path)
+        if not path.is_dir():
+            return []
+        indices = sorted(path.glob(f"*{INDEX}"))
+    except (OSError, ValueError):  # a name that is too long; whoever opens it says so
+        return []
+    if indices:
+        return _indexed(indices[0])
+    return [path / name for name in NAMED if (path / name).is_file()][:1]
+
+
+def transformers_model(path: Path) -> str | None:
+    """Return the class of transformers that a folder, or the folder of a file, says it holds."""
+    config = (path if path.is_dir() else path.parent) / "config.json"
+    try:
+        with config.open("rb") as file:
+            found = parse(file.read(LARGEST), Config, str(config))
+    except (OSError, ArtifactError):  # it is no such folder
+        return None
+    return found["architectures"][0]
+
+
+def _indexed(path: Path) -> list[Path]:
+    """Return the files that an index names."""
+    try:
+        with path.open("rb") as file:
+            names = sorted(set(parse(file.read(LARGEST), Index, str(path))["weight_map"].values()))
+    except (OSError, ArtifactError) as error:
+        raise WeightsError(
+            f"{str(path)!r} is no index of weights ({error}); download it again."
+        ) from error
+    missing = [
+        name for name in names if Path(name).name != name or not (path.parent / name).is_file()
+    ]
+    if missing or not names:
+        raise WeightsError(
+            f"{str(path)!r} names {missing[0] if missing else 'no files'!r}, which is not beside "
+            "it; download all parts."
+        )
+    return [path.parent / name for name in names]
