@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # not every terminal can show a bar
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        _complete(parser)
+        options = parser.parse_args(arguments)
         code = int(options.run(options))
         sys.stdout.flush()
         return code
@@ -69,6 +71,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         _say(f"{shorten(message, MESSAGE)}; see {self.prog} --help.")
         sys.exit(2)
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell, if it is the shell that asks, and argcomplete is installed."""
+    if "_ARGCOMPLETE" in os.environ:
+        with suppress(ImportError):
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,37 @@ INTERRUPTED = "prunekit: interrupted; nothing was saved."
 def add_data(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--data", help="fashion-mnist, fashion-mnist-mini, or a folder of images")
     parser.add_argument("--data-dir", help="where the full Fashion-MNIST lies")
+
+
+def add_output(parser: argparse.ArgumentParser, what: str = "report") -> None:
+    """Add --json and --quiet, which exclude each other."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--json", action="store_true", help=f"print the {what} as JSON, no tables")
+    group.add_argument(
+        "--quiet", action="store_true", help="print nothing but warnings and errors, to stderr"
+    )
+
+
+def add_examples(parser: argparse.ArgumentParser, examples: str) -> None:
+    """Show commands after the options in --help."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    indented = "".join(f"  {line}\n" for line in examples.strip().splitlines())
+    parser.epilog = f"examples:\n{indented}"
+
+
+def complete_with(action: argparse.Action, choices: Callable[[], Iterable[str]]) -> None:
+    """Tell argcomplete, where it is installed, what may stand there."""
+
+    def completer(**_: object) -> list[str]:
+        return list(choices())
+
+    action.completer = completer  # type: ignore[attr-defined]
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings where no report shows them."""
+    for warning in warnings:
+        print(cleaned(f"prunekit: {warning}".replace("\n", " ")), file=sys.stderr)
 
 
 def place(text: str) -> Path:
@@ -53,14 +84,14 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def progress(first: str) -> Iterator[Any]:
+def progress(first: str, *, quiet: bool = False) -> Iterator[Any]:
     """Show on standard error which step is running, and for how long it has been."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True)
-    shown = console.is_terminal
+    shown = console.is_terminal and not quiet
     with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task(first, total=None)
         with _leaving_at_once(console):

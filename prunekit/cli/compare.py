@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import GridError
-from .common import add_data, place, progress, words
+from .common import add_data, add_examples, place, progress, words
 from .grid_screen import Screen, say_interrupted
 
 if TYPE_CHECKING:
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from ..comparison.launch import Failure, Job, Launcher
 
 LAUNCHERS = ("local", "ray")
+
+
+EXAMPLES = """
+prunekit compare --criterion all --repair none,lstsq --ratio 0.3,0.5 --out comparisons/zoo
+prunekit compare --arch vit_micro --criterion dimap,random --seeds 3 --dry-run
+prunekit compare --grid zoo.toml --out comparisons/zoo --launcher ray
+prunekit compare --report-only comparisons/zoo
+"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--address", help="of a Ray cluster; one is started here unless given")
     add("--cpus", type=float, help="that Ray sets apart for a cell (1)")
     add("--gpus", type=float, help="that Ray sets apart for a cell (0)")
+    add_examples(parser, EXAMPLES)
     parser.set_defaults(run=_run)
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 
-from .common import add_data, place, progress, say_saved
+from .common import add_data, add_examples, add_output, place, progress, say_saved
 
 TARGETS = ("onnx", "torch-export", "timm", "hub-folder")
+
+
+EXAMPLES = """
+prunekit export vit_b-half --to onnx
+prunekit export vit_b-half --to onnx --quantize int8 --data imagenet --out vit_b-int8
+prunekit export vit_b-half --to torch-export --no-timing
+prunekit export vit_b-half --to hub-folder && hf upload user/vit_b-half vit_b-half-hub-folder
+"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +29,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--calibration", type=int, default=128, help="images that int8 is calibrated on (128)")
     add("--no-timing", dest="timed", action="store_false", help="measure no latency")
     add("--no-evaluation", dest="evaluate", action="store_false", help="measure no accuracy")
-    add("--json", action="store_true", help="print what was found as JSON")
+    add_output(parser)
+    add_examples(parser, EXAMPLES)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    with progress("load torch") as on_step:
+    with progress("load torch", quiet=options.quiet) as on_step:
         from ..exporting.export import export
 
         exported = export(
@@ -42,6 +51,8 @@ def _run(options: argparse.Namespace) -> int:
             evaluate=options.evaluate,
             on_step=on_step,
         )
+    if options.quiet:
+        return 0
     if options.json:
         print(json.dumps(exported.report(), indent=1))
         return 0

@@ -11,11 +11,28 @@ from typing import TYPE_CHECKING
 from ..errors import PruneError, TrainingInterrupted
 from ..files.reading import cleaned
 from ..recovery.recipes import DEFAULT, Recipe, names
-from .common import add_data, place, print_report, progress, say_saved
+from .common import (
+    add_data,
+    add_examples,
+    add_output,
+    place,
+    print_report,
+    progress,
+    say_saved,
+    warn,
+)
 from .live import showing
 
 if TYPE_CHECKING:
     from ..finetuning import Finetuned
+
+
+EXAMPLES = """
+prunekit finetune swin-half --epochs 5 --distill
+prunekit finetune swin-half --recipe isomorphic --data imagenet --out swin-tuned
+torchrun --nproc-per-node 8 -m prunekit finetune swin-half --data imagenet
+prunekit finetune swin-half --resume
+"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +47,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0)
     add("--tracker", help="tensorboard, wandb or mlflow")
     add("--checkpoint-minutes", type=float, default=10.0, help="between two checkpoints (10)")
-    add("--json", action="store_true", help="print the report as JSON instead of tables")
+    add_output(parser)
+    add_examples(parser, EXAMPLES)
     group = parser.add_argument_group("settings of the recipe", "each replaces the recipe's own")
     for entry in fields(Recipe):
         flag, about = f"--{entry.name.replace('_', '-')}", entry.metadata["help"]
@@ -53,7 +71,9 @@ def _run(options: argparse.Namespace) -> int:
         if main:
             raise
         return 2
-    if main:
+    if main and options.quiet:
+        warn(done.report["warnings"])
+    elif main:
         print_report(dict(done.report), options.json)
         if not options.json:
             say_saved(done.directory)
@@ -63,13 +83,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _finetune(options: argparse.Namespace, main: bool) -> Finetuned:
     overrides = {entry.name: getattr(options, entry.name) for entry in fields(Recipe)}
-    with progress("load torch"):
+    with progress("load torch", quiet=options.quiet):
         from ..finetuning import finetune
         from ..recovery import recipes
         from ..recovery.training import leave
 
         recipe = recipes.find(options.recipe).with_(**overrides)
-    with showing(recipe.epochs, main) as (screen, should_stop):
+    with showing(recipe.epochs, main and not options.quiet) as (screen, should_stop):
         done = finetune(
             options.directory,
             options.out,

@@ -8,21 +8,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..errors import PruneError, TrainingError
-from .common import add_data, place, print_report, progress, say_saved, words
+from .common import (
+    add_data,
+    add_examples,
+    add_output,
+    complete_with,
+    place,
+    print_report,
+    progress,
+    say_saved,
+    warn,
+    words,
+)
 
 if TYPE_CHECKING:
     from ..recovery.recipes import Recipe
 
 
+EXAMPLES = """
+prunekit run --arch swin_micro --criterion dimap --ratio 0.5
+prunekit run --arch vit_b --weights vit_b.pth --data imagenet --repair lstsq --out vit_b-half
+prunekit run --arch resnet50 --by macs --ratio 0.4 --no-timing --out resnet50-small --quiet
+prunekit run --arch vit_b-half --ratio 0.2 --out vit_b-smaller
+"""
+
+
 def add(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--arch", required=True, help="of the zoo, an alias, any timm name, or a saved model")
-    add("--criterion", default="dimap", help="name, or name:option=value (default: dimap)")
+    arch = add(
+        "--arch", required=True, help="of the zoo, an alias, any timm name, or a saved model"
+    )
+    criterion = add(
+        "--criterion", default="dimap", help="name, or name:option=value (default: dimap)"
+    )
     add("--ratio", type=float, help="fraction of the whole model to remove (0.5)")
     add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
     add("--by", default="params", help="what it counts: params, macs or slices (params)")
     add("--scope", help="where slices compete: axis, kind or model (the criterion's own)")
-    add(
+    repair = add(
         "--repair",
         default="none",
         help="adjusts what stays: none, bias, lstsq, recalibrate, or lstsq,recalibrate (none)",
@@ -50,8 +73,31 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--seed", type=int, default=0)
     add("--out", type=place, help="directory to save the small model in")
-    add("--json", action="store_true", help="print the report as JSON instead of tables")
+    add_output(parser)
+    add_examples(parser, EXAMPLES)
+    complete_with(arch, _architectures)
+    complete_with(criterion, _criteria)
+    complete_with(repair, _repairs)
     parser.set_defaults(run=_run)
+
+
+def _architectures() -> list[str]:
+    from ..inputs import zoo
+    from ..inputs.architectures import aliases
+
+    return [*zoo.names(), *aliases()]
+
+
+def _criteria() -> list[str]:
+    from ..criteria import CRITERIA
+
+    return CRITERIA.names()
+
+
+def _repairs() -> list[str]:
+    from ..repairs import REPAIRS
+
+    return REPAIRS.names()
 
 
 def pixels(text: str) -> tuple[int, int]:
@@ -63,7 +109,7 @@ def pixels(text: str) -> tuple[int, int]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with progress("load torch") as on_step:
+    with progress("load torch", quiet=options.quiet) as on_step:
         from ..artifact import check_writable
         from ..engine import prune
         from ..request import Options
@@ -89,6 +135,9 @@ def _run(options: argparse.Namespace) -> int:
             raise
     if options.out:
         result.save(options.out)
+    if options.quiet:
+        warn(result.warnings)
+        return 0
     print_report(result.report(), options.json)
     if not options.json:
         say_saved(options.out or "nowhere; add --out DIR to keep the model")
