@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..adapters.base import Adapter
 from ..arguments import Inputs
 from ..errors import ExportError
+from ..files.hub import PREFIX
 from ..files.replacing import replacing, settled
 from ..inputs.data import Data, batches
 from ..measuring.accuracy import EVAL_BATCH, accuracy
@@ -147,9 +148,9 @@ def _check(
         raise ExportError("fp16 and int8 exclude each other; choose one of them.")
     if calibration < 1:
         raise ExportError(f"calibration is {calibration}; expected 1 image or more.")
-    if out is None and not isinstance(saved, str | Path):
+    if out is None and (not isinstance(saved, str | Path) or str(saved).startswith(PREFIX)):
         raise ExportError(
-            "A result has no directory that the export could be named after; pass out."
+            "There is no directory that the export could be named after; pass out, or --out."
         )
     missing = [name for name in PACKAGES.get(to, ()) if importlib.util.find_spec(name) is None]
     if missing:
