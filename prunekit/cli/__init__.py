@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -77,9 +78,7 @@ def _complete(parser: argparse.ArgumentParser) -> None:
     """Answer the shell, if it is the shell that asks, and argcomplete is installed."""
     if "_ARGCOMPLETE" in os.environ:
         with suppress(ImportError):
-            import argcomplete
-
-            argcomplete.autocomplete(parser)
+            importlib.import_module("argcomplete").autocomplete(parser)
 
 
 def _parser() -> argparse.ArgumentParser:
