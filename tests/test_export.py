@@ -278,6 +278,9 @@ def test_a_directory_of_something_else_is_not_replaced(saved, tmp_path):
     export(saved / "vit", "hub-folder", tmp_path / "out")
     export(saved / "vit", "hub-folder", tmp_path / "out")  # its own is
     assert (tmp_path / "mine").read_text() == "precious"
+    (tmp_path / "out" / "notes").write_text("mine too")
+    with pytest.raises(ArtifactError, match="holds"):
+        export(saved / "vit", "hub-folder", tmp_path / "out")
 
 
 def test_the_command_line_exports(saved, capsys):

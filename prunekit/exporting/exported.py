@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,5 +101,9 @@ def sizes_in(place: Path) -> dict[str, int]:
 
 
 def is_export(place: Path) -> bool:
-    """Whether a directory is one that an export wrote, and may be replaced."""
-    return (place / RECORD).is_file()
+    """Whether a directory holds what an export wrote, and nothing else."""
+    try:
+        files = json.loads((place / RECORD).read_text("utf-8"))["files"]
+        return {path.name for path in place.iterdir()} <= {RECORD, *files}
+    except (OSError, ValueError, TypeError, KeyError):  # it is some other directory
+        return False
