@@ -63,7 +63,9 @@ class ConvNeXt(Adapter):
         for stage, info in enumerate(model.feature_info):
             info["num_chs"] = left.get(f"stages.{stage}.width", info["num_chs"])
         last = model.feature_info[-1]["num_chs"]
-        grown_head = model.head.num_features != model.head.in_features
+        # In old versions of timm, the plain ClassifierHead did not tell its num_features.
+        widths = model.head.in_features, getattr(model.head, "num_features", None)
+        grown_head = widths[1] not in (None, widths[0])
         model.num_features = model.head.in_features = last
         if not grown_head:  # otherwise a hidden layer keeps the classifier's own width
             model.head.num_features = model.head_hidden_size = last
