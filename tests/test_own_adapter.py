@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import blocks, own_plugins, run
 
 from prunekit import Adapter, prune
-from prunekit.adapters import ADAPTERS
 from prunekit.registry import Registry
 from prunekit.testing import adapter_checks
 
@@ -19,20 +19,12 @@ KINDS = [("mlp",), ("token_mlp",), ("width",), ("mlp", "token_mlp", "width")]
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(tmp_path_factory):
     """Return what the page's Python defines, run from top to bottom."""
-    text = PAGE.read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
-    names = {"__name__": "own_adapter"}
-    before = dict(ADAPTERS._loaded)
-    torch.manual_seed(0)
-    try:
-        exec(compile("\n".join(blocks), str(PAGE), "exec"), names)
-        yield types.SimpleNamespace(**names, text=text)
-    finally:
-        ADAPTERS._loaded.clear()
-        ADAPTERS._loaded.update(before)
+    assert len(blocks(PAGE, "python")) == 3
+    with own_plugins():
+        names = run(PAGE, tmp_path_factory.mktemp("page"))
+        yield types.SimpleNamespace(**names, text=PAGE.read_text())
 
 
 @pytest.fixture
