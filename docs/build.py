@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-OWN = ("build.py", "signatures.py", "zensical.toml")  # in docs/, but no part of the site
+OWN = ("build.py", "reading.py", "zensical.toml")  # in docs/, but no part of the site
 LINK = re.compile(r"(\]\()([^)\s#:]+)([)#\s])")  # without a scheme, and up to an anchor or a title
 
 
@@ -29,7 +29,7 @@ def build(out: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder).resolve()
-        for name in ("signatures.py", "zensical.toml"):
+        for name in ("reading.py", "zensical.toml"):
             shutil.copyfile(DOCS / name, stage / name)
         missing = gather(stage / "docs")
         if missing:
