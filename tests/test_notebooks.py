@@ -13,7 +13,7 @@ from nbclient.exceptions import CellExecutionError
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 LARGEST = 100_000  # bytes of a notebook; images are small
-PRIVATE = re.compile(r"/(home|root|tmp|work|Users|usr)/|File \"/")  # paths of one machine
+PRIVATE = re.compile(r"/(home|root|tmp|Users|usr|opt)/|File \"/")  # paths of one machine
 
 
 def read(path: Path) -> Any:
