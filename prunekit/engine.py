@@ -147,6 +147,7 @@ def _result(job: Job, outcome: Outcome, sides: Sides) -> Result:
         correct=sides.correct,
         masks=outcome.masks,
         sparsity=outcome.sparsity,
+        example=subject.example,
     )
     return replace(
         result, warnings=(*result.warnings, *_misses(result), *_unrepaired(request, result))

@@ -57,6 +57,7 @@ def images_for(
     data_dir: str | Path | None,
     *,
     trains: bool = False,
+    labels: bool = True,
 ) -> Data:
     """Open the images of a saved model, in the size that it was made for.
 
@@ -67,11 +68,14 @@ def images_for(
         given: What the user named, or brought, see `prune`; what the report names if it is None.
         data_dir: Where the full Fashion-MNIST lies.
         trains: What images are for that come alone: to train, or to test.
+        labels: Whether labels will be looked at; if not, what is wrong with them is only noted.
 
     Raises:
         DataError: There are none, or they do not fit the model.
     """
     if given is not None and not isinstance(given, str | Path):
-        return open_given(given, model, labels=True, calibrates=trains, calibration=sys.maxsize)
+        return open_given(given, model, labels=labels, calibrates=trains, calibration=sys.maxsize)
     spec = InputSpec.of(model).resized(size_of(report))
-    return open_data(data_named(report, where, given), model, data_dir, spec=spec)
+    name = data_named(report, where, given)
+    calibrates = trains and not labels
+    return open_data(name, model, data_dir, spec=spec, labels=labels, calibrates=calibrates)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .arguments import Inputs
 from .cutting.parity import Parity
 from .inputs.architectures import Architecture
 from .measuring.counting import Stats
@@ -70,6 +71,7 @@ class Result:
             bool; None if they were not evaluated.
         masks: Which single weights stayed; None if slices left.
         sparsity: What was counted on the masked model; None if slices left.
+        example: One batch of inputs, those that the model was traced with.
     """
 
     model: nn.Module
@@ -87,6 +89,7 @@ class Result:
     correct: tuple[Tensor, Tensor] | None = None
     masks: MaskPlan | None = None
     sparsity: Sparsity | None = None
+    example: Inputs | None = field(default=None, repr=False)
 
     @property
     def parity(self) -> Parity | None:

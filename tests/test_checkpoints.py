@@ -334,7 +334,7 @@ class TestInputs:
         for arch in ("test_vit", "test_convnext"):
             expected = state(arch, in_chans=1)
             file = saved(expected)
-            assert "with 1 channels, expected 3; add --in-chans 1 to" in refusal(file, arch)
+            assert "with 1 channel, expected 3; add --in-chans 1 to" in refusal(file, arch)
             assert agrees(build(arch, file, args={"in_chans": 1}), expected)
 
     def test_the_zoo_says_what_it_was_made_for(self):
@@ -463,6 +463,13 @@ class TestParts:
         path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": of}))
         return path
 
+    def test_weights_are_found_in_any_nesting_if_there_are_no_others(self, saved):
+        assert agrees(build(ARCH, saved({"a": {"b": {"c": state()}}, "epoch": 3})), state())
+        optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+        assert agrees(build(ARCH, saved({"net_g": state(), "optimizer": optimizer})), state())
+        said = refusal(saved({"student": state(), "other": other()}))
+        assert "holds no state dict, but several, under 'student', 'other'" in said
+
     def test_all_of_them_are_read(self, index):
         assert agrees(build(ARCH, str(index)), state())
         assert agrees(build(ARCH, str(index.parent)), state())
@@ -471,10 +478,10 @@ class TestParts:
         (index.parent / "b.safetensors").unlink()
         assert "names 'b.safetensors', which is not beside it" in refusal(str(index))
 
-    @pytest.mark.parametrize("name", ["../b.safetensors", "/etc/passwd", ""])
+    @pytest.mark.parametrize("name", ["../b.safetensors", "/etc/passwd", "."])
     def test_no_index_leads_elsewhere(self, index, name):
         index.write_text(json.dumps({"weight_map": {"head.weight": name}}))
-        assert "which is not beside it" in refusal(str(index))
+        assert "which is no file beside it, as parts of weights are" in refusal(str(index))
 
     @pytest.mark.parametrize("text", ["", "[]", '{"weight_map": 3}', '{"weight_map": {}}'])
     def test_what_is_no_index_is_said(self, index, text):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -248,6 +249,38 @@ def test_models_of_ones_own_with_several_inputs_and_a_fixed_batch(tmp_path, to):
     found = export(tmp_path / "own", to, tmp_path / "out", model=model, example_input=example)
     assert [proof.batch for proof in found.proofs] == [1]
     assert to == "hub-folder" or "one at a time" in found.fixed_batch
+    if to == "hub-folder":
+        again = load(tmp_path / "out", model=model, example_input=example)
+        assert again.up.out_features < 32
+        assert "model=original" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch-export", "hub-folder"])
+def test_a_result_knows_its_own_model_and_its_inputs(tmp_path, to):
+    example = (torch.randn(1, 8), torch.ones(1, 1))
+    result = prune(Fixed(), "magnitude", 0.3, example_input=example, timed=False)
+    assert export(result, to, tmp_path / "out").proofs[0].holds
+
+
+class Undecided(nn.Module):
+    """Decides by what it computes, which torch.export cannot follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        hidden = self.up(x).relu()
+        return self.down(hidden if hidden.sum().item() > -1 else -hidden)
+
+
+def test_a_model_that_cannot_be_followed_gets_a_sentence_and_nothing_else(tmp_path, capfd):
+    result = prune(Undecided(), "magnitude", 0.3, example_input=torch.randn(2, 8), timed=False)
+    capfd.readouterr()
+    with pytest.raises(ExportError, match=r"torch.export cannot follow Undecided .* hub-folder"):
+        export(result, "torch-export", tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
+    assert export(result, "hub-folder", tmp_path / "out").proofs  # the advice works
 
 
 @pytest.mark.parametrize(
@@ -269,6 +302,35 @@ def test_int8_without_images_is_refused_before_anything_is_exported(saved, tmp_p
     monkeypatch.setattr(onnx_file, "write", None)
     with pytest.raises(prunekit.PruneError, match="was made without data; name some"):
         export(saved / "vit", "onnx", tmp_path / "out", quantize="int8")
+
+
+def test_int8_is_calibrated_on_a_folder_without_labels(saved, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    found = export(
+        saved / "cnn", "onnx", tmp_path / "out", quantize="int8", data=str(tmp_path / "images"),
+        timed=False,
+    )  # fmt: skip
+    assert found.quantized == "int8"
+    assert found.top1 == {}
+
+
+def test_a_package_that_cannot_be_imported_is_named_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        ExportError, match=r"needs onnxruntime, which cannot be imported \(.*\[export"
+    ):
+        export(tmp_path / "nowhere", "onnx")
+
+
+@pytest.mark.parametrize("inside", [".", "deeper"])
+def test_nothing_is_exported_into_the_artifact(saved, inside):
+    before = sorted((saved / "vit").iterdir())
+    with pytest.raises(ExportError, match="lies in the artifact"):
+        export(saved / "vit", "hub-folder", saved / "vit" / inside)
+    assert sorted((saved / "vit").iterdir()) == before
 
 
 def test_a_directory_of_something_else_is_not_replaced(saved, tmp_path):

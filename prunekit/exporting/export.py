@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,7 +18,6 @@ from ..files.replacing import replacing, settled
 from ..inputs.data import Data, batches
 from ..measuring.accuracy import EVAL_BATCH, accuracy
 from ..measuring.latency import latencies
-from ..naming import some
 from ..provision import images_for
 from ..registry import unknown
 from ..result import Result
@@ -86,7 +85,7 @@ def export(
         DataError: There are no images to calibrate on.
     """
     _check(to, precision, quantize, calibration, out, saved)
-    place = settled(out or f"{Path(str(saved)).resolve()}-{to}", is_export)
+    place = _place(saved, out or f"{Path(str(saved)).resolve()}-{to}")
     on_step("load")
     source = source_of(saved, model=model, adapter=adapter, example_input=example_input)
     images = _images(source, saved, data, data_dir) if quantize else None
@@ -117,6 +116,21 @@ def export(
         )
         exported.write(partial / RECORD)
     return exported
+
+
+def _place(saved: Result | str | Path, out: str | Path) -> Path:
+    """Find out before the work where the export goes.
+
+    Raises:
+        ExportError: That is in the artifact.
+        ArtifactError: It cannot be written.
+    """
+    if isinstance(saved, str | Path) and Path(out).resolve().is_relative_to(Path(saved).resolve()):
+        raise ExportError(
+            f"{str(out)!r} lies in the artifact {str(saved)!r}, which an export leaves as it is; "
+            "name a directory beside it."
+        )
+    return settled(out, is_export)
 
 
 def _check(
@@ -152,12 +166,14 @@ def _check(
         raise ExportError(
             "There is no directory that the export could be named after; pass out, or --out."
         )
-    missing = [name for name in PACKAGES.get(to, ()) if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f"Exporting to {to} needs {some(missing)}, which is not installed; run "
-            "pip install 'prunekit[export]'."
-        )
+    for name in PACKAGES.get(to, ()):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ExportError(
+                f"Exporting to {to} needs {name}, which cannot be imported ({error}); run "
+                "pip install 'prunekit[export]'."
+            ) from error
 
 
 def _write(source: Source, to: To, place: Path, *, half: bool) -> Program | None:
@@ -211,7 +227,9 @@ def _images(source: Source, saved: object, data: Any, data_dir: str | Path | Non
     if source.images is None:
         raise ExportError("int8 is calibrated on images, and this model is fed something else.")
     where = str(saved) if isinstance(saved, str | Path) else "The result"
-    images = images_for(source.report, where, source.model, data, data_dir, trains=True)
+    images = images_for(
+        source.report, where, source.model, data, data_dir, trains=True, labels=False
+    )
     if images.calibration is None:
         raise ExportError(
             f"{images.name} has no images to calibrate on, and test images are never used to; add "

@@ -8,13 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..arguments import Inputs
 from ..artifact import load, read_plan
-from ..files.stored import ARTIFACT
+from ..files.stored import ARTIFACT, WEIGHTS
 from ..inputs import zoo
+from ..inputs.checkpoints import fill
 from ..result import Result
+from ..tracing.copies import copy_with
 from .proof import tensors_from
 from .source import Source
 
@@ -37,9 +41,17 @@ def write(source: Source, place: Path) -> None:
 
 
 def run(source: Source, place: Path, batches: Sequence[Inputs]) -> list[list[Tensor]]:
-    """Load the folder as its users will, and run it on each batch."""
-    example = None if source.architecture is not None else source.example
-    model = load(place, model=source.given, example_input=example)
+    """Load the folder as its users will, and run it on each batch.
+
+    Of a model that its caller built, and whose large self is not at hand, the weights are loaded.
+    """
+    if source.architecture is not None:
+        model = load(place)
+    elif source.given is not None:
+        model = load(place, model=source.given, example_input=source.example)
+    else:
+        model = copy_with(source.model, lambda _, tensor: torch.zeros_like(tensor)).eval()
+        fill(model, load_file(place / WEIGHTS), str(place))
     return [tensors_from(model, inputs) for inputs in batches]
 
 
@@ -69,6 +81,7 @@ def card(source: Source) -> Any:
         top1=_top1(before, after),
         command=command_of(source),
         licence=licence_of(source),
+        own=source.architecture is None,
         masked=bool(report.get("sparsity")),
     )
 

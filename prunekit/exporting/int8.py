@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def quantize_(place: Path, images: Iterable[Tensor]) -> None:
     with tempfile.TemporaryDirectory() as aside:
         prepared, made = Path(aside) / "prepared.onnx", Path(aside) / FILE
         try:
-            with quietly(), _silent_logging():
+            with quietly():
                 quant_pre_process(str(place / FILE), str(prepared), skip_symbolic_shape=True)
                 quantization.quantize_static(
                     str(prepared),
@@ -64,18 +63,3 @@ def _reader(base: type, images: Iterable[Tensor]) -> Any:
             return None if batch is None else {"input": batch.numpy()}
 
     return Reader()
-
-
-def _silent_logging() -> Any:
-    import contextlib
-
-    @contextlib.contextmanager
-    def silent() -> Iterator[None]:
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(before)
-
-    return silent()

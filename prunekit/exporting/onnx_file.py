@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +39,7 @@ def write(program: Program, place: Path, origin: Mapping[str, str], *, half: boo
     if len(program.exported.graph_signature.user_outputs) == 1:
         names = {**names, "output_names": ["output"]}
     try:
-        with quietly(), contextlib.redirect_stdout(io.StringIO()):
+        with quietly():
             made: Any = torch.onnx.export(program.exported, dynamo=True, verbose=False, **names)
     except Exception as error:  # the exporter's own errors, and those of its parts
         raise ExportError(

@@ -117,7 +117,7 @@ def source_of(
         saved: A result, or the directory of an artifact.
         model: As for `load`.
         adapter: As for `load`.
-        example_input: One batch of inputs, if the model is not timm's.
+        example_input: One batch of inputs; of an artifact only, and if the model is not timm's.
 
     Raises:
         ArtifactError: The artifact is corrupt, or not whole.
@@ -125,6 +125,7 @@ def source_of(
     """
     if isinstance(saved, Result):
         small = copy_with(saved.model, lambda _, tensor: tensor.detach().cpu().clone()).eval()
+        example_input = saved.example if example_input is None else example_input
         report: Mapping[str, Any] = saved.report()
         architecture, plan = saved.architecture, saved.plan
     else:

@@ -134,20 +134,22 @@ def _only_nest(content: Any) -> str | None:
     """
     if not isinstance(content, dict) or _has_tensors(content):
         return None
-    nests = [
-        key for key, value in content.items() if isinstance(key, str) and _holds_weights(value)
-    ]
-    return nests[0] if len(nests) == 1 else None
+    nests = [key for key, value in content.items() if _leads_to_weights(value)]
+    return nests[0] if len(nests) == 1 and isinstance(nests[0], str) else None
 
 
-def _holds_weights(value: Any) -> bool:
-    """Whether all of a dictionary are tensors with names, as in no optimizer's state."""
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(
-            isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items()
-        )
+def _leads_to_weights(value: Any, deepest: int = DEEPEST) -> bool:
+    """Whether a dictionary holds named tensors and nothing else, or one that does.
+
+    An optimizer's state has numbers for names.
+    """
+    if not isinstance(value, dict) or not value or not deepest:
+        return False
+    if all(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items()):
+        return True
+    return any(
+        isinstance(name, str) and _leads_to_weights(inner, deepest - 1)
+        for name, inner in value.items()
     )
 
 
@@ -160,6 +162,8 @@ def _check_state_dict(content: Any, path: Path) -> None:
         what = f"but a {type(content).__name__}"
     elif not content:
         what = "but an empty one"
+    elif len(several := [repr(name) for name in content if _leads_to_weights(content[name])]) > 1:
+        what = f"but several, under {printable(', '.join(several))}"
     else:
         odd = [
             f"since {printable(repr(name))} is of type {type(value).__name__}"

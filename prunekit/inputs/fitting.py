@@ -179,7 +179,7 @@ def _check_images(
         return not misfits(wanted(other), tensors)
 
     channels, *size = InputSpec.of(model).size
-    asked = args.get("img_size", size)
+    channels, asked = args.get("in_chans", channels), args.get("img_size", size)
     height, width = (asked, asked) if isinstance(asked, int) else asked
     said = made_for(wanted(model), tensors, (channels, height, width), fits)
     if said is None:

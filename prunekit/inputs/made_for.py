@@ -35,7 +35,7 @@ def made_for(
     ours, theirs = own[unequal[0]].shape, tensors[unequal[0]].shape
     if len(ours) == len(theirs) == 4 and fits({"in_chans": theirs[1]}):
         return (
-            f"are for images with {theirs[1]} channels, expected {fed[0]}; add --in-chans "
+            f"are for images with {_channels(theirs[1])}, expected {fed[0]}; add --in-chans "
             f"{theirs[1]} to take them as they are."
         )
     for height, width in _sizes(ours, theirs, fed):
@@ -46,6 +46,10 @@ def made_for(
                 f"--img-size {said} to take them as they are."
             )
     return None
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'' if count == 1 else 's'}"
 
 
 def _sizes(

@@ -72,11 +72,16 @@ def _indexed(path: Path) -> list[Path]:
             names = sorted(set(parse(file.read(LARGEST), Index, str(path))["weight_map"].values()))
     except (OSError, ArtifactError) as error:
         raise WeightsError(
-            f"{str(path)!r} is no index of weights ({error}); download it again."
+            f"{str(path)!r} is no index of weights, a JSON file whose weight_map names a file for "
+            "every tensor; download it again."
         ) from error
-    missing = [
-        name for name in names if Path(name).name != name or not (path.parent / name).is_file()
-    ]
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise WeightsError(
+            f"{str(path)!r} names {outside[0][:80]!a}, which is no file beside it, as parts "
+            "of weights are; do not trust it."
+        )
+    missing = [name for name in names if not (path.parent / name).is_file()]
     if missing or not names:
         raise WeightsError(
             f"{str(path)!r} names {missing[0] if missing else 'no files'!r}, which is not beside "
