@@ -81,13 +81,14 @@ def pruned_(model: nn.Module, x: Tensor) -> list[Removal]:
 
 def _of_the_dense(one: Removal, left: dict[tuple[str, str], list[int]]) -> Removal:
     """Say which positions of the dense model those are, where some have left before."""
-    key = one.name, one.side
-    there = left.setdefault(key, list(range(10**6)) if key not in left else [])
-    positions = sorted(set(one.positions))
-    gone = tuple(there[position] for position in positions)
-    for position in reversed(positions):
-        del there[position]
-    return Removal(one.name, one.side, gone)
+    before = left.setdefault((one.name, one.side), [])  # ascending
+    gone = []
+    for position in sorted(set(one.positions)):
+        for other in before:
+            position += other <= position
+        gone.append(position)
+    left[one.name, one.side] = sorted(before + gone)
+    return Removal(one.name, one.side, tuple(gone))
 
 
 def unjudged(dense: nn.Module, removals: list[Removal]) -> str | None:
