@@ -274,6 +274,7 @@ class Undecided(nn.Module):
         return self.down(hidden if hidden.sum().item() > -1 else -hidden)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not run without values")
 def test_a_model_that_cannot_be_followed_gets_a_sentence_and_nothing_else(tmp_path, capfd):
     result = prune(Undecided(), "magnitude", 0.3, example_input=torch.randn(2, 8), timed=False)
     capfd.readouterr()
