@@ -32,8 +32,8 @@ def _lines(found: Sequence[Found], args: Namespace) -> Iterator[str]:
     yield (
         "Random weights, 30 % of parameters removed, with the adapter and the axes that `prune()` "
         "takes by itself. *ok*: the small model equals its masked self, loads bit for bit, and "
-        "trains. *wrong*: it does not. *slow*: it took over ten minutes on one core, of a machine that "
-        "other work shared. Everything else was refused, in a sentence, or could not be tried."
+        "trains. *wrong*: it does not. *slow*: it took over ten minutes on one core, of a machine "
+        "that other work shared. Everything else was refused, in a sentence, or could not be tried."
     )
     yield ""
     yield facts(args.seed, threads=1)
