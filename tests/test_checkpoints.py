@@ -337,6 +337,14 @@ class TestInputs:
             assert "with 1 channel, expected 3; add --in-chans 1 to" in refusal(file, arch)
             assert agrees(build(arch, file, args={"in_chans": 1}), expected)
 
+    def test_size_and_channels_are_said_together(self, saved):
+        expected = state(img_size=96, in_chans=1)
+        file = saved(expected)
+        said = refusal(file)
+        assert "of 96 x 96 pixels with 1 channel, expected 160 x 160 with 3" in said
+        assert "add --img-size 96 --in-chans 1 to take them" in said
+        assert agrees(build(ARCH, file, args={"img_size": 96, "in_chans": 1}), expected)
+
     def test_the_zoo_says_what_it_was_made_for(self):
         built = build("vit_micro", args={"img_size": 56})
         assert "Resized pos_embed of vit_micro to another image size" in built.warnings[0]

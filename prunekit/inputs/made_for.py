@@ -32,23 +32,61 @@ def made_for(
     unequal = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
     if not unequal:
         return None
-    ours, theirs = own[unequal[0]].shape, tensors[unequal[0]].shape
-    if len(ours) == len(theirs) == 4 and fits({"in_chans": theirs[1]}):
-        return (
-            f"are for images with {_channels(theirs[1])}, expected {fed[0]}; add --in-chans "
-            f"{theirs[1]} to take them as they are."
-        )
-    for height, width in _sizes(ours, theirs, fed):
-        if fits({"img_size": (height, width)}):
-            said = f"{height}" if height == width else f"{height},{width}"
-            return (
-                f"are for images of {height} x {width} pixels, expected {fed[1]} x {fed[2]}; add "
-                f"--img-size {said} to take them as they are."
-            )
+    channels = _channels_of(own, tensors, unequal)
+    colours = {} if channels is None else {"in_chans": channels}
+    if colours and fits(colours):
+        return _said([f"with {_channels(channels)}"], f"{fed[0]}", [f"--in-chans {channels}"])
+    for more in [{}, colours] if colours else [{}]:
+        for height, width in _sizes_of(own, tensors, unequal, fed):
+            if not fits({**more, "img_size": (height, width)}):
+                continue
+            side = f"{height}" if height == width else f"{height},{width}"
+            made = [
+                f"of {height} x {width} pixels",
+                *([f"with {_channels(channels)}"] if more else []),
+            ]
+            options = [f"--img-size {side}", *([f"--in-chans {channels}"] if more else [])]
+            expected = f"{fed[1]} x {fed[2]}" + (f" with {fed[0]}" if more else "")
+            return _said(made, expected, options)
     return None
 
 
-def _channels(count: int) -> str:
+def _said(made: list[str], expected: str, options: list[str]) -> str:
+    return (
+        f"are for images {' '.join(made)}, expected {expected}; add {' '.join(options)} to take "
+        "them as they are."
+    )
+
+
+def _channels_of(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], unequal: list[str]
+) -> int | None:
+    """Return how many channels the first convolution of some weights reads, if not the model's."""
+    found = [name for name in unequal if _in_channels_alone(own[name], tensors[name])]
+    return int(tensors[found[0]].shape[1]) if found else None
+
+
+def _in_channels_alone(own: Tensor, other: Tensor) -> bool:
+    """Whether two kernels differ in nothing but the channels that they read."""
+    if not own.dim() == other.dim() == 4:
+        return False
+    return own.select(1, 0).shape == other.select(1, 0).shape
+
+
+def _sizes_of(
+    own: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    unequal: list[str],
+    fed: tuple[int, int, int],
+) -> Iterator[tuple[int, int]]:
+    """Yield the image sizes that the first tensor with a place per position suggests."""
+    for name in unequal:
+        if not _in_channels_alone(own[name], tensors[name]):
+            yield from _sizes(tuple(own[name].shape), tuple(tensors[name].shape), fed)
+            return
+
+
+def _channels(count: int | None) -> str:
     return f"{count} channel{'' if count == 1 else 's'}"
 
 
