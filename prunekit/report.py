@@ -16,10 +16,9 @@ BAR = 24  # characters
 
 def render(report: Report) -> RenderableType:
     """Lay out a report: the two models side by side, what was kept, and how it was made."""
-    warnings = [Text(f"! {warning}", style="bold red") for warning in report["warnings"]]
     blank = Text()
     return Group(
-        *warnings,
+        *_warned(report),
         _title(report),
         blank,
         _comparison(report),
@@ -30,13 +29,18 @@ def render(report: Report) -> RenderableType:
     )
 
 
+def _warned(report: Report) -> list[Text]:
+    return [Text(f"! {warning}", style="bold red") for warning in report["warnings"]]
+
+
 def render_export(exported: Report) -> RenderableType:
     """Lay out what `Exported.report` says: the files, the proof, and what was measured."""
     quantized = f", {exported['quantized']}" if exported["quantized"] else ""
     title = Text(exported["arch"], style="bold").append(
         f"  exported to {exported['to']}, {exported['precision']}{quantized}", style="not bold"
     )
-    return Group(title, Text(), *_exported_measures(exported), _exported_facts(exported))
+    facts = _exported_facts(exported)
+    return Group(*_warned(exported), title, Text(), *_exported_measures(exported), facts)
 
 
 def _exported_measures(exported: Report) -> Iterator[RenderableType]:

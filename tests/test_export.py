@@ -18,6 +18,7 @@ from prunekit.cli import main
 from prunekit.errors import ArtifactError, ExportError
 from prunekit.exporting import export as exporting
 from prunekit.exporting import onnx_file, timm_words
+from prunekit.exporting.proof import agreement
 from prunekit.inputs.data import batches, open_data
 from prunekit.inputs.feed import InputSpec
 from prunekit.measuring.accuracy import accuracy
@@ -205,6 +206,48 @@ def test_what_computes_something_else_is_not_saved(saved, tmp_path, monkeypatch,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_nan_in_any_output_is_no_agreement():
+    """The largest of numbers among which one is a NaN depends on their order."""
+    model, x = Pair(), torch.ones(1, 2)
+    fine, wrong = torch.ones(1, 2), torch.full((1, 2), torch.nan)
+    for found in ((fine, wrong), (wrong, fine)):
+        with pytest.raises(ExportError, match="differs from the pruned model by nan"):
+            agreement(model, x, 1, found, "it", half=False)
+    assert agreement(model, x, 1, (fine, fine), "it", half=False).difference == 0
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return x * self.scale, x / self.scale
+
+
+class Chaotic(Pair):
+    """Magnifies what rounding does beyond all measure."""
+
+    def forward(self, x):
+        return torch.sin(1e9 * x * self.scale * 1.1)
+
+
+def test_a_model_of_nothing_but_rounding_proves_nothing():
+    x = torch.linspace(0.1, 0.9, 8).view(4, 2)
+    made = Chaotic()(x).detach()
+    with pytest.raises(ExportError, match="differs from the pruned model"):
+        agreement(Chaotic(), x, 4, (made + 0.05 * made.abs().max(),), "it", half=False)
+
+
+def test_a_model_that_answers_always_alike_is_warned_of(tmp_path):
+    result = prune("test_vit", "magnitude", 0.3, weights="random", timed=False)
+    assert export(result, "hub-folder", tmp_path / "alive").warnings == ()
+    with torch.no_grad():
+        result.model.head.weight.zero_()
+    found = export(result, "hub-folder", tmp_path / "constant")
+    assert "returns the same for different inputs" in found.warnings[0]
+
+
 def test_half_precision_and_int8_are_near(tmp_path):
     result = prune("vit_micro", "magnitude", 0.3, timed=False)
     data = open_data("fashion-mnist-mini", result.model)
@@ -252,7 +295,9 @@ def test_models_of_ones_own_with_several_inputs_and_a_fixed_batch(tmp_path, to):
     if to == "hub-folder":
         again = load(tmp_path / "out", model=model, example_input=example)
         assert again.up.out_features < 32
-        assert "model=original" in (tmp_path / "out" / "README.md").read_text()
+        card = (tmp_path / "out" / "README.md").read_text()
+        assert "model=original" in card
+        assert "prunekit run" not in card
 
 
 @pytest.mark.parametrize("to", ["onnx", "torch-export", "hub-folder"])
@@ -316,6 +361,7 @@ def test_int8_is_calibrated_on_a_folder_without_labels(saved, tmp_path):
     )  # fmt: skip
     assert found.quantized == "int8"
     assert found.top1 == {}
+    assert found.warnings[0].startswith("Did not measure what int8 costs: ")
 
 
 def test_a_package_that_cannot_be_imported_is_named_before_anything_is_read(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from .common import add_data, add_examples, add_output, place, progress, say_saved
+from .common import add_data, add_examples, add_output, place, progress, say_saved, warn
 
 TARGETS = ("onnx", "torch-export", "timm", "hub-folder")
 
@@ -52,6 +52,7 @@ def _run(options: argparse.Namespace) -> int:
             on_step=on_step,
         )
     if options.quiet:
+        warn(exported.warnings)
         return 0
     if options.json:
         print(json.dumps(exported.report(), indent=1))

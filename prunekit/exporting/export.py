@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +24,7 @@ from ..result import Result
 from . import hub_folder, int8, onnx_file, pt2, timm_folder
 from .exported import RECORD, Exported, Precision, Timing, To, is_export, origin_of, sizes_in
 from .program import Program, program_of
-from .proof import Agreement, agreement
+from .proof import Agreement, agreement, tells_apart
 from .source import Source, source_of
 
 BATCHES = (1, 3)  # that a file is proved at, if it takes any number of images
@@ -113,9 +113,21 @@ def export(
             latency_ms=timings,
             top1=top1,
             origin=origin_of(source),
+            warnings=tuple(_warnings(source, images, evaluate=evaluate)),
         )
         exported.write(partial / RECORD)
     return exported
+
+
+def _warnings(source: Source, images: Data | None, *, evaluate: bool) -> Iterator[str]:
+    if source.takes(max(BATCHES)) and not tells_apart(source.model, source.batch(max(BATCHES))):
+        yield (
+            "The pruned model returns the same for different inputs, so that comparing outputs "
+            "proves little; check its weights."
+        )
+    if evaluate and images is not None and (images.test is None or images.problem):
+        why = images.problem or f"{images.name} has no test images."
+        yield f"Did not measure what int8 costs: {why}"
 
 
 def _place(saved: Result | str | Path, out: str | Path) -> Path:

@@ -50,6 +50,7 @@ class Exported:
         top1: Percentage of test images `before` and `after` it was quantised; empty if not
             measured.
         origin: What it was made of, and by which versions.
+        warnings: What is right but may surprise.
     """
 
     to: To
@@ -63,6 +64,7 @@ class Exported:
     latency_ms: Mapping[int, Timing] = field(default_factory=dict)
     top1: Mapping[str, float] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def report(self) -> dict[str, Any]:
         """Return everything as plain data."""

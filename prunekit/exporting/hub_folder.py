@@ -106,6 +106,7 @@ def command_of(source: Source) -> str:
         "multiple": _unless(recipe["multiple"], 8),
         "steps": _unless(recipe["steps"], 1),
         "schedule": _unless(recipe["schedule"], "cubic"),
+        "finetune": (recipe["finetune"] or {}).get("epochs"),
         "repair": _unless(_repairs(recipe["repair"], recipe["repair_options"]), "none"),
         "data": recipe["data"],
         "calibration": _unless(recipe["calibration"], 512),

@@ -17,7 +17,7 @@ from .program import Program, quietly
 
 FILE = "model.onnx"
 BATCH = "batch"  # what the dimension of images is called
-NUMPY = {"tensor(float16)": torch.float16, "tensor(float)": torch.float32,
+DTYPES = {"tensor(float16)": torch.float16, "tensor(float)": torch.float32,
          "tensor(double)": torch.float64}  # fmt: skip
 
 
@@ -66,18 +66,13 @@ class OnnxModel(nn.Module):
     Its only parameter is empty, and says where inputs are expected, and in which precision.
     """
 
-    def __init__(self, path: Path, threads: int = 0):
-        """Load a file into onnxruntime, on the CPU.
-
-        Args:
-            path: The file.
-            threads: How many compute; as many as torch takes, unless given.
-        """
+    def __init__(self, path: Path):
+        """Load a file into onnxruntime, on the CPU, with as many threads as torch takes."""
         import onnxruntime
 
         super().__init__()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what fails is raised, and the rest concerns nobody here
         try:
             self._session = onnxruntime.InferenceSession(
@@ -89,7 +84,7 @@ class OnnxModel(nn.Module):
                 "float32, or to torch-export."
             ) from error
         fed = [each.type for each in self._session.get_inputs()]
-        self.like = nn.Parameter(torch.empty(0, dtype=NUMPY.get(fed[0], torch.float32)))
+        self.like = nn.Parameter(torch.empty(0, dtype=DTYPES.get(fed[0], torch.float32)))
 
     def tensors(self, inputs: Inputs) -> list[Tensor]:
         """Return all outputs for some inputs."""
@@ -103,9 +98,9 @@ class OnnxModel(nn.Module):
                 "torch-export."
             ) from error
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the first output for a batch of images."""
-        return self.tensors(images)[0]
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return all outputs for a batch of images."""
+        return self.tensors(images)
 
 
 def _forget_traces_(model: Any) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import tree_map
 
@@ -50,11 +50,11 @@ def program_of(source: Source) -> Program:
     why = "its inputs do not tell how many there are"
     if source.batches:
         try:
-            return Program(_exported(source.model, source, TRACED, dynamic=True), True)
+            return Program(_exported(source, TRACED, dynamic=True), True)
         except Exception as error:  # torch.export's errors share no class
             why = reason(error)
     try:
-        return Program(_exported(source.model, source, 1, dynamic=False), False, why)
+        return Program(_exported(source, 1, dynamic=False), False, why)
     except Exception as error:
         raise ExportError(
             f"torch.export cannot follow {type(source.model).__name__} ({reason(error)}); export "
@@ -63,12 +63,13 @@ def program_of(source: Source) -> Program:
         ) from error
 
 
-def _exported(model: nn.Module, source: Source, batch: int, *, dynamic: bool) -> ExportedProgram:
+def _exported(source: Source, batch: int, *, dynamic: bool) -> ExportedProgram:
+    model = source.model
     args, kwargs, _ = arguments(source.batch(batch))
     shapes: dict[str, Any] | None = None
     if dynamic:
         bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-        shapes = dict(tree_map(lambda leaf: _free(leaf), dict(bound)))
+        shapes = dict(tree_map(_free, dict(bound)))
     with without_checkpointing(model), quietly():
         return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -76,17 +76,15 @@ def agreement(
             f"{what} returns tensors of shapes {shapes[1]}, the pruned model {shapes[0]}; nothing "
             "was saved. Please report it, with the model."
         )
-    pairs = [
-        (own.float(), other.float()) for own, other in zip(expected, found, strict=True)
+    one_by_one = [
+        _agreement(own.float(), other.float(), batch, half)
+        for own, other in zip(expected, found, strict=True)
         if own.numel()
-    ]  # fmt: skip
-    worst = max(
-        (_agreement(own, other, batch, half) for own, other in pairs),
-        key=lambda one: one.difference / (one.scale or 1.0),
-        default=Agreement(batch, 0.0, 0.0, TOLERANCE),
-    )
-    if not worst.holds:
-        worst = _in_doubt(model, inputs, expected, worst)
+    ]
+    if not all(one.holds for one in one_by_one):
+        one_by_one = _in_doubt(model, inputs, expected, one_by_one)
+    nothing = Agreement(batch, 0.0, 0.0, TOLERANCE)
+    worst = max(one_by_one, key=_off, default=nothing)
     if not worst.holds:
         raise ExportError(
             f"{what} differs from the pruned model by {worst.difference:.1e} at batch {batch}, "
@@ -102,12 +100,31 @@ def _agreement(own: Tensor, other: Tensor, batch: int, half: bool) -> Agreement:
     return Agreement(batch, difference, scale, HALF_TOLERANCE if half else TOLERANCE)
 
 
+def _off(one: Agreement) -> tuple[bool, float]:
+    """Return what sorts agreements; what does not hold, such as a NaN, comes last."""
+    return not one.holds, one.difference / (one.scale or 1.0)
+
+
 def _in_doubt(
-    model: nn.Module, inputs: Inputs, expected: Sequence[Tensor], found: Agreement
-) -> Agreement:
-    """Allow what the model's own rounding does, where that is more."""
+    model: nn.Module, inputs: Inputs, expected: Sequence[Tensor], found: Sequence[Agreement]
+) -> list[Agreement]:
+    """Allow each output what the model's own rounding does to it, where that is more."""
     precise = tensors_from(*in_precision(model, inputs, torch.float64))
-    pairs = zip(expected, precise, strict=True)
-    off = max(float((own.double() - exact).abs().max()) for own, exact in pairs)
-    allowed = max(found.tolerance, ROUNDING * off / (found.scale or 1.0))
-    return Agreement(found.batch, found.difference, found.scale, allowed)
+    pairs = [pair for pair in zip(expected, precise, strict=True) if pair[0].numel()]
+    allowed = []
+    for (own, exact), one in zip(pairs, found, strict=True):
+        off = float((own.double() - exact.double()).abs().max()) / (one.scale or 1.0)
+        rounding = min(ROUNDING * off, HALF_TOLERANCE)  # beyond that, nothing would be proved
+        allowed.append(replace(one, tolerance=max(one.tolerance, rounding)))
+    return allowed
+
+
+def tells_apart(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether a model answers differently to different inputs; else their comparison says little.
+
+    Args:
+        model: The model.
+        inputs: Several different ones.
+    """
+    answers = [leaf for leaf in tensors_from(model, inputs) if leaf.dim() and len(leaf) > 1]
+    return not answers or any(not torch.equal(leaf[:1].expand_as(leaf), leaf) for leaf in answers)

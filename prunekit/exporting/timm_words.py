@@ -119,7 +119,7 @@ def _to_blame(source: Source, nearest: Shapes, wanted: Shapes, taken: set[str]) 
     """Say which axis timm has no words for."""
     plan, kinds = source.plan, source.kinds
     shrunk = [name for name, kept in plan.kept.items() if len(kept) < plan.sizes[name]]
-    uneven = _uneven(source, shrunk)
+    uneven = _uneven(source)
     sayable = [kind for kind, words in WORDS.items() if taken & set(words)]
     unsaid = [name for name in shrunk if kinds[name] not in sayable]
     other = next((key for key in wanted if nearest.get(key) != wanted[key]), "")
@@ -146,7 +146,7 @@ def _advice(sayable: Sequence[str]) -> str:
     return f"prune with --uniform --axes {','.join(sayable)}, or export to hub-folder"
 
 
-def _uneven(source: Source, shrunk: Sequence[str]) -> str:
+def _uneven(source: Source) -> str:
     """Return an axis that keeps another share than one before it in the same stage, if any."""
     counts: dict[str, int] = {}
     for name in source.plan.kept:
