@@ -497,6 +497,14 @@ class TestParts:
         said = refusal(str(index))
         assert "is no index of weights" in said or "names 'no files'" in said
 
+    def test_a_pruned_model_is_named(self, tmp_path):
+        small = str(tmp_path / "small")
+        prune("vit_micro", "magnitude", 0.3, timed=False).save(small)
+        said = refusal(small, "vit_micro")
+        assert "is a model that prunekit pruned" in said
+        assert said.endswith(f"--arch {small}.")
+        assert prune(small, "magnitude", 0.1, timed=False).parity.holds
+
     def test_a_model_of_transformers_is_named(self, tmp_path):
         transformers = pytest.importorskip("transformers")
         sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from ..errors import ArtifactError, WeightsError
 from ..files.reading import LARGEST, parse
+from ..files.stored import PLAN
 
 INDEX = ".index.json"
 NAMED = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
@@ -39,7 +40,8 @@ def parts_of(path: Path) -> list[Path]:
         path: A folder with one usual name in it, or an index of several files, or anything else.
 
     Raises:
-        WeightsError: An index cannot be read, or names what is not beside it.
+        WeightsError: An index cannot be read, or names what is not beside it; or it is a pruned
+            model.
     """
     try:
         if path.name.endswith(INDEX) and path.is_file():
@@ -49,6 +51,11 @@ def parts_of(path: Path) -> list[Path]:
         indices = sorted(path.glob(f"*{INDEX}"))
     except (OSError, ValueError):  # a name that is too long; whoever opens it says so
         return []
+    if (path / PLAN).is_file():
+        raise WeightsError(
+            f"{str(path)!r} is a model that prunekit pruned, and its weights fit no architecture "
+            f"as a whole; pass it as the architecture, --arch {path}."
+        )
     if indices:
         return _indexed(indices[0])
     return [path / name for name in NAMED if (path / name).is_file()][:1]
