@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..axis import AxisSpec, Tie
-from .forwards import JOINED, freed, sizes_of
+from .dims import QK
+from .forwards import JOINED, SCALE, freed, sizes_of
 from .multihead import FewerHeads
-from .words import HEAD
+from .words import HEAD, HEAD_DIM
 
 COUNTS = re.compile(r"(?!.*(dim|size|per_)).*heads?$")  # names of attributes that count heads
+SIZED = re.compile(r".*(dim|size)")  # and of those that say how many dimensions there are
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,22 @@ class Attending:
     Attributes:
         axis: The name of its heads' axis.
         heads: How many it has.
+        dims: Axes of the dimensions inside heads, to how many each head has.
         shapes: Of all its tensors.
-        joined: How many channels all heads return, if that is known.
+        joined: The weight whose columns are the channels that all heads return, if one is known.
     """
 
     axis: str
     heads: int
+    dims: Mapping[str, int]
     shapes: Mapping[str, torch.Size]
-    joined: int | None
+    joined: str | None
+
+    def sizes(self, left: Mapping[str, int]) -> list[tuple[int, int]]:
+        """Return what sizes were multiples of, and are now: of heads, and of their dimensions."""
+        heads = left.get(self.axis, self.heads)
+        each = [(size, left.get(name, size)) for name, size in self.dims.items()]
+        return [(self.heads, heads), *((self.heads * size, heads * now) for size, now in each)]
 
 
 def attending(model: nn.Module, specs: Sequence[AxisSpec]) -> dict[str, Attending]:
@@ -46,10 +56,16 @@ def attending(model: nn.Module, specs: Sequence[AxisSpec]) -> dict[str, Attendin
             if not _holds_heads(model.get_submodule(path)):
                 continue
             within = {name: shape for name, shape in shapes.items() if _is_in(name, path)}
-            reads = [tie for tie in spec.ties if tie.parameter in within and tie.dim == 1]
-            joined = [length for t in reads if (length := within[t.parameter][1]) > heads]
-            found[path] = Attending(spec.name, heads, within, joined[0] if joined else None)
+            reads = [t.parameter for t in spec.ties if t.parameter in within and t.dim == 1]
+            joined = next((name for name in reads if within[name][1] > heads), None)
+            found[path] = Attending(spec.name, heads, _dims(spec, specs), within, joined)
     return found
+
+
+def _dims(heads: AxisSpec, specs: Sequence[AxisSpec]) -> dict[str, int]:
+    """Return the axes of what is inside some heads, to how many slices a head has."""
+    inside = [s for s in specs if s.kind == HEAD_DIM and s.name.rpartition(".")[0] == heads.owner]
+    return {spec.name: spec.ties[0].fold.size // spec.groups for spec in inside}
 
 
 def reduce_(model: nn.Module, modules: Mapping[str, Attending], left: Mapping[str, int]) -> None:
@@ -65,33 +81,46 @@ def reduce_(model: nn.Module, modules: Mapping[str, Attending], left: Mapping[st
         if all(tensors[name].shape == shape for name, shape in one.shapes.items()):
             continue
         module = model.get_submodule(path)
-        heads = left.get(one.axis, one.heads)
-        if heads < one.heads:
-            _recount_(module, one, heads, tensors)
+        if any(before != now for before, now in one.sizes(left)):
+            _recount_(module, one, left, tensors)
+            _rescale_(module, one, left)
         if type(module) in (nn.MultiheadAttention, FewerHeads):
             FewerHeads.become_(module)
             continue
         module.__class__ = freed(type(module))  # type: ignore[arg-type]
         if one.joined is not None:
-            setattr(module, JOINED, one.joined // one.heads * heads)
+            setattr(module, JOINED, tensors[one.joined].shape[1])
 
 
-def _recount_(module: nn.Module, one: Attending, heads: int, tensors: Mapping[str, Tensor]) -> None:
-    """Set the attributes that count heads, or channels of all heads."""
-    sizes = {
+def _recount_(
+    module: nn.Module, one: Attending, left: Mapping[str, int], tensors: Mapping[str, Tensor]
+) -> None:
+    """Set the attributes that count heads, their dimensions, or channels of all heads."""
+    heads = left.get(one.axis, one.heads)
+    sizes = {size: left[name] for name, size in one.dims.items() if name in left} | {
         before: after
         for name, shape in one.shapes.items()
         for before, after in zip(shape, tensors[name].shape, strict=True)
-        if before != after and before % one.heads == 0 and after == before // one.heads * heads
+        for whole, now in one.sizes(left)
+        if before != after and before % whole == 0 and after == before // whole * now
     }
     shaping = sizes_of(type(module))  # type: ignore[arg-type]
     for name, value in list(vars(module).items()):
         if isinstance(value, int) and COUNTS.match(name) and value % one.heads == 0:
             setattr(module, name, value // one.heads * heads)
-        elif isinstance(value, int) and name in shaping and value != one.heads:
+        elif (
+            isinstance(value, int) and name in shaping and (value != one.heads or SIZED.match(name))
+        ):
             setattr(module, name, sizes.get(value, value))
         elif isinstance(value, tuple) and name in shaping and _ends_with(value, one.heads, name):
             setattr(module, name, (*value[:-1], heads))
+
+
+def _rescale_(module: nn.Module, one: Attending, left: Mapping[str, int]) -> None:
+    """Let attention that divides by the root of a head's dimensions divide by what it did."""
+    for name, size in one.dims.items():
+        if name.endswith(f".{QK}") and name in left and getattr(module, SCALE, None) is None:
+            setattr(module, SCALE, size**-0.5)
 
 
 def _holds_heads(module: nn.Module) -> bool:
@@ -127,8 +156,8 @@ def merged(specs: Sequence[AxisSpec]) -> list[AxisSpec]:
 def _owner(spec: AxisSpec) -> str | None:
     """Return the module that attends with some heads; None if several share them."""
     found = {path for tie in spec.ties for path in list(_holders(tie, spec))[-1:]}
-    longest = max(found, key=len, default=None)
-    return longest if longest and all(_is_in(t.parameter, longest) for t in spec.ties) else None
+    whole = [path for path in found if all(_is_in(tie.parameter, path) for tie in spec.ties)]
+    return max(whole, key=len, default=None)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

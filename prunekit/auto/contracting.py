@@ -45,19 +45,23 @@ def contracted(follower: Follower, one: Tensor, other: Tensor, shape: Sequence[i
 
 
 def _attended(follower: Follower, one: Tensor, other: Tensor, shape: tuple[int, ...]) -> Layers:
-    """Couple the heads of what attends and what is attended to; all else of them stays."""
+    """Couple the heads of what attends and what is attended to, or what is inside of them."""
     alike: dict[bytes, list[Tensor]] = {}  # a batch may be one of heads and of windows
     passing = []
-    for value, stays in ((one, 1), (other, 2)):
+    summed: tuple[list[Tensor], list[Tensor]] = [], []
+    for side, (value, stays, dim) in enumerate(((one, 1, 2), (other, 2, 1))):
         for layer in follower.layers(value):
             dims = varying(layer)
-            if follower.heads.multiplied(layer):
+            if dims == (dim,) and follower.heads.inside(layer):
+                summed[side].append(line(layer, dim))
+            elif follower.heads.multiplied(layer):
                 heads = line(layer, 0)
                 alike.setdefault(_pattern(heads), []).append(along(heads, 0, shape))
             elif dims == (stays,) or (stays in dims and follower.heads.sought):
                 passing.append(along(line(layer, stays), stays, shape))
             else:
                 follower.coupled.keep(layer)
+    _agree(follower, *summed)
     for first, *others in alike.values():
         for layer in others:
             follower.coupled.couple(first, layer)

@@ -2,7 +2,8 @@
 
 Attention often reshapes what its heads return to the shape of its input, `reshape(B, N, C)`, which
 holds as long as no head has left. Here such a size is left to torch to work out, `reshape(B, N,
--1)`: the only way to remove heads from such a module without copying its code.
+-1)`: the only way to remove heads from such a module without copying its code. And where attention
+divides by the root of the size of its heads, it divides by what that was.
 """
 
 from __future__ import annotations
@@ -22,19 +23,25 @@ SHAPING = ("reshape", "view")
 SIZING = (*SHAPING, "expand", "split", "chunk", "unflatten", "repeat")
 CHANNELS = ("C", "num_channels")  # what timm and nearly everybody call them, and transformers
 JOINED = "channels_of_heads"  # the attribute that says how many all heads return
+SCALE = "scale_of_heads"  # what queries times keys are multiplied with; None: what torch takes
+ATTENDS = "scaled_dot_product_attention"
+
+
+_SELF = ast.Name("self", ast.Load())
 
 
 @cache
 def freed(base: type[nn.Module]) -> type[nn.Module]:
     """Return a subclass without such sizes; the class itself if it has none, or no source."""
-    methods = {n: made for n, own in _methods(base).items() if (made := _freed(own)) is not None}
+    own = {name: method for name, method in _methods(base).items() if name != "__init__"}
+    methods = {name: made for name in own if (made := _freed(own[name])) is not None}
     if not methods:
         return base
 
     def reduced(module: nn.Module, protocol: Any) -> tuple[Any, ...]:
         return _empty, (base,), vars(module)
 
-    named = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    named = {"__module__": base.__module__, "__qualname__": base.__qualname__, SCALE: None}
     return type(base.__name__, (base,), {**methods, **named, "__reduce_ex__": reduced})
 
 
@@ -84,12 +91,15 @@ def _calls(tree: ast.AST, names: tuple[str, ...]) -> Iterator[ast.Call]:
 
 
 def _freed(function: FunctionType) -> Callable[..., Any] | None:
-    """Return a function without sizes that are its input's; None if it has none."""
+    """Return a function without sizes that are its input's, or None if it has none."""
     tree = _tree(function)
     if tree is None or function.__closure__ is not None:
         return None
     changed = [call for call in _calls(tree, SHAPING) if _free(call)]
-    if not changed:
+    changed += [call for call in _calls(tree, (ATTENDS,)) if _scale(call)]
+    scaled = _Scaled()
+    tree = scaled.visit(tree)
+    if not changed and not scaled.found:
         return None
     source = ast.unparse(ast.fix_missing_locations(tree))
     place = f"<{function.__module__}.{function.__qualname__}, freed by prunekit>"
@@ -114,12 +124,37 @@ def _free(call: ast.Call) -> bool:
     return True
 
 
+def _scale(call: ast.Call) -> bool:
+    """Say the scale of attention by an attribute; return whether nothing else does."""
+    if any(keyword.arg in ("scale", None) for keyword in call.keywords):
+        return False
+    call.keywords.append(ast.keyword("scale", ast.Attribute(_SELF, SCALE, ast.Load())))
+    return True
+
+
 def _names_channels(arg: ast.AST) -> bool:
     return any(isinstance(node, ast.Name) and node.id in CHANNELS for node in ast.walk(arg))
+
+
+class _Scaled(ast.NodeTransformer):
+    """Lets the attribute stand for what is divided by the root of a size: `q.shape[-1] ** -0.5`."""
+
+    found = False
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        said = ast.unparse(node.values[0]) == f"self.{SCALE}"
+        return node if said else self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Pow) or ast.unparse(node.right) != "-0.5":
+            return node
+        self.found = True
+        return ast.BoolOp(ast.Or(), [ast.Attribute(_SELF, SCALE, ast.Load()), node])
 
 
 class _Joined(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.AST:
         if node.id not in CHANNELS:
             return node
-        return ast.Attribute(ast.Name("self", ast.Load()), JOINED, ast.Load())
+        return ast.Attribute(_SELF, JOINED, ast.Load())

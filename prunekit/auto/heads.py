@@ -3,7 +3,8 @@
 A model that attends splits its channels into heads and the dimensions of a head, multiplies
 matrices head by head, and joins the heads again. That a dimension is one of heads shows only where
 the matrices are multiplied; so a model is followed twice, and what the first pass finds tells the
-second what to couple at every split.
+second what to couple at every split. Where there are heads, a third pass lets all of them stay, and
+their dimensions leave.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ class Heads:
 
     coupled: Coupled
 
-    def __init__(self, known: Mapping[int, int] | None = None):
+    def __init__(self, known: Mapping[int, int] | None = None, *, inside: bool = False):
         """Begin a pass over a model.
 
         Args:
             known: The number of an operation that splits off heads, to their dimension. None: that
                 is to be found out, and no split couples anything.
+            inside: Whether it is the dimensions of a head that may leave, and no head.
         """
         self._known = known
+        self._inside = inside
         self._numbers: set[int] = set()
         self._splits: list[tuple[int, tuple[int, ...], Tensor]] = []
         self._multiplied: list[np.ndarray] = []
@@ -53,6 +56,8 @@ class Heads:
         if self._known is None:
             self._splits.append((operation, dims, shaped))
             return shaped
+        if self._inside and operation in self._known:
+            return self._opened(shaped, self._known[operation])
         shrinks = self._known.get(operation, dims[-1])
         for dim in dims:
             if dim != shrinks:
@@ -63,13 +68,28 @@ class Heads:
             self._numbers.update(line(shaped, shrinks).tolist())
         return shaped
 
+    def _opened(self, shaped: Tensor, heads: int) -> Tensor:
+        """Couple all heads, and leave their dimensions, and queries and keys, to themselves."""
+        first = shaped.narrow(heads, 0, 1)
+        self.coupled.couple(first, shaped)
+        self.coupled.attended(first.reshape(-1))
+        self._numbers.update(first.reshape(-1).tolist())
+        return first.expand(shaped.shape)
+
+    def inside(self, layer: Tensor) -> bool:
+        """Say whether numbers are those of the dimensions of a head, in a pass that lets these go.
+
+        Queries, keys and values may lie side by side, and each lose others.
+        """
+        return self._inside and int(layer[(0,) * layer.dim()]) in self._numbers
+
     def chosen(self, layers: list[Tensor]) -> list[Tensor]:
         """Return numbers of one value without those that say something else where heads are.
 
         Heads and their dimensions are joined to channels; either may leave, but not both.
         """
         heads = [layer for layer in layers if self._are(layer)]
-        if self.sought or not heads:
+        if self.sought or self._inside or not heads:
             return layers
         found = []
         for layer in layers:
@@ -87,7 +107,7 @@ class Heads:
 
     def multiplied(self, layer: Tensor) -> bool:
         """Take note of numbers of matrices, (heads, n, m); return whether they may be heads."""
-        if 0 not in varying(layer):
+        if 0 not in varying(layer) or self._inside:
             return False
         if self.sought:
             self._multiplied.append(np.unique(line(layer, 0).numpy()))

@@ -20,6 +20,8 @@ class FewerHeads(nn.MultiheadAttention):
         Vaswani et al., Attention is all you need, NeurIPS 2017, Section 3.2.
     """
 
+    scale_of_heads: float | None = None  # what queries times keys are multiplied with
+
     @staticmethod
     def fits(module: nn.MultiheadAttention) -> bool:
         """Say whether heads of a module may leave."""
@@ -55,14 +57,14 @@ class FewerHeads(nn.MultiheadAttention):
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
-            scores = q @ k.mT * q.shape[-1] ** -0.5
+            scores = q @ k.mT * (self.scale_of_heads or q.shape[-1] ** -0.5)
             weights = (scores if mask is None else scores + mask).softmax(-1)
             weights = F.dropout(weights, dropout)
             out = weights @ v
             weights = weights.mean(1) if average_attn_weights else weights
             weights = weights.squeeze(0) if single else weights
         else:
-            out = F.scaled_dot_product_attention(q, k, v, mask, dropout)
+            out = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale_of_heads)
         out = self.out_proj(out.transpose(1, 2).flatten(2))
         if single:
             return out.squeeze(0), weights

@@ -72,6 +72,8 @@ def parting(follower: Follower, func: Any, given: dict[str, Any], result: Any) -
     for layer in follower.layers(value):
         if dim not in varying(layer) or size == length:
             continue
+        if follower.heads.inside(layer) and len(sizes) == 1 and length % size == 0:
+            continue  # queries, keys and values, of which each may lose others
         kept = asked is not None and follower.parted_by(layer, dim, asked, parts)
         uneven = len(sizes) > 1 or length % size or (given.get("start") or 0) % size
         if uneven or given.get("step", 1) != 1:

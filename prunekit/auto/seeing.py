@@ -16,12 +16,13 @@ from ..naming import some
 from ..tracing.running import dry_run
 from .attending import attending, merged, reduce_
 from .axes import axes_found, weights_by_role
+from .dims import head_dims
 from .following import Follower
 from .heads import Heads
 from .parts import Parted, resize_
 from .rules import rule_of
 from .sizes import Sizes, feature_info
-from .words import INSIDE, KINDS, NAME
+from .words import INSIDE, KINDS, NAME, WIDTH
 
 ENOUGH = 0.5  # of a model's parameters; with less in reach, most ratios would be out of it
 
@@ -55,7 +56,7 @@ class Seeing(Adapter):
         inside = {t.parameter for s in specs if s.kind in INSIDE for t in s.ties}
         sizes = {name: tensor.numel() for name, tensor in self._model.named_parameters()}
         little = sum(sizes.get(name, 0) for name in inside) < ENOUGH * sum(sizes.values())
-        return tuple(kind for kind in KINDS if little or kind in INSIDE)
+        return tuple(kind for kind in KINDS if kind in INSIDE or (little and kind == WIDTH))
 
     def without(self, names: Collection[str]) -> Seeing:
         """Return the same without some axes."""
@@ -75,8 +76,9 @@ class Seeing(Adapter):
     def axes(self, model: nn.Module) -> list[AxisSpec]:
         """Declare what goes together and may shrink, of all kinds."""
         if model is not self._model or self._found is None:
-            follower = _followed(model, batch_of(self._example))
+            follower, inside = _followed(model, batch_of(self._example))
             found = merged(axes_found(follower))
+            found += head_dims(found, axes_found(inside)) if inside else []
             found = [spec for spec in found if all(one.allows(spec) for one in follower.parted)]
             if not found:
                 stopped = some(list(follower.stopped))
@@ -111,21 +113,29 @@ class Seeing(Adapter):
         resize_(model, self._parted, left)
 
 
-def _followed(model: nn.Module, example: Inputs, attempts: int = 2) -> Follower:
+def _followed(
+    model: nn.Module, example: Inputs, attempts: int = 2
+) -> tuple[Follower, Follower | None]:
     """Follow a model; twice where channels are split in several, for what they are shows later.
 
     Operations are told apart by their numbers, which are others the second time if the model
     remembers something from the first, such as indices that it makes once; then all is done again.
+
+    Returns:
+        What is known of the model if its heads may leave, and if the dimensions of heads may; None
+        if it has no heads.
     """
     heads = Heads()
     first = dry_run(model, example, partial(_follow, heads=heads))
     found = heads.found()
     if found is None:
-        return first
+        return first, None
     second = dry_run(model, example, partial(_follow, heads=Heads(found)))
     if second.step != first.step and attempts > 1:
         return _followed(model, example, attempts - 1)
-    return second
+    if not found:
+        return second, None
+    return second, dry_run(model, example, partial(_follow, heads=Heads(found, inside=True)))
 
 
 def _follow(model: nn.Module, inputs: Inputs, heads: Heads) -> Follower:

@@ -1,7 +1,7 @@
 """The words that axes of any model are sorted by; importing this does not import torch."""
 
 NAME = "auto"
-MLP, CONV, HEAD, WIDTH = "mlp", "conv", "head", "width"
+MLP, CONV, HEAD, HEAD_DIM, WIDTH = "mlp", "conv", "head", "head_dim", "width"
 QKV, PROJ = "qkv", "proj"  # roles beside the kinds
-KINDS = (MLP, CONV, HEAD, WIDTH)
+KINDS = (MLP, CONV, HEAD, HEAD_DIM, WIDTH)
 INSIDE = (MLP, CONV, HEAD)  # blocks

@@ -18,6 +18,7 @@ from ..adapters.finding import able, knowing
 from ..adapters.within import Within
 from ..arguments import Inputs
 from ..auto.seeing import Seeing
+from ..auto.words import HEAD_DIM
 from ..axis import Axis
 from ..errors import AdapterError, ParityError
 from ..inputs.subject import Subject
@@ -49,8 +50,13 @@ class Unproven:
     reason: str
 
 
-def proven(subject: Subject) -> Subject:
+def proven(subject: Subject, *, head_dims: bool = False) -> Subject:
     """Return a model whose adapter offers only what can be cut exactly; its warnings say the rest.
+
+    Args:
+        subject: The model.
+        head_dims: Whether the dimensions of heads are wanted; without, they are not offered. Most
+            users do not ask for them, and a proof costs forward passes.
 
     Raises:
         AdapterError: Nothing can be.
@@ -65,9 +71,15 @@ def proven(subject: Subject) -> Subject:
     specs = axes_of(adapter, model)  # first, since it says if the model does not run
     noisy = lively(model, example)
     axes = trace(noisy, specs, adapter, example)
-    failed = _failed_in_any(_alike(axes), _Trial(noisy, adapter, example))
-    left = adapter.without([one.name for one in failed])
-    if len(failed) == len(axes):
+    inside = [axis for axis in axes if axis.kind == HEAD_DIM]
+    others = [axis for axis in axes if axis.kind != HEAD_DIM]
+    failed = _failed_in_any(_alike(others), _Trial(noisy, adapter, example))
+    if head_dims and inside:
+        sound = _without(others, failed)
+        failed += _failed_inside(inside, sound, _Trial(noisy, adapter, example))
+    unwanted = [] if head_dims else [axis.name for axis in inside]
+    left = adapter.without([*(one.name for one in failed), *unwanted])
+    if len(failed) + len(unwanted) == len(axes):
         raise AdapterError(
             f"Nothing of {type(model).__name__} can shrink: {failed[0].reason}. Write an "
             "adapter for it (docs/own_adapter.md), and register it or pass it as adapter."
@@ -75,6 +87,12 @@ def proven(subject: Subject) -> Subject:
     said = (*subject.warnings, *_better(model), *_idle(adapter), *_told(failed))
     proved = outer.around(left) if isinstance(outer, Within) else left
     return replace(subject, adapter=proved, warnings=said)
+
+
+def _without(axes: Sequence[Axis], failed: Sequence[Unproven]) -> list[Axis]:
+    """Return the axes that did not fail."""
+    names = {one.name for one in failed}
+    return [axis for axis in axes if axis.name not in names]
 
 
 def _idle(adapter: Seeing) -> Iterator[str]:
@@ -159,6 +177,18 @@ def _failed_in_any(groups: list[list[Axis]], trial: _Trial) -> list[Unproven]:
     return failed
 
 
+def _failed_inside(inside: Sequence[Axis], sound: Sequence[Axis], trial: _Trial) -> list[Unproven]:
+    """Try the dimensions of heads alone, and then with all that is proven, heads among it."""
+    matched: dict[str, list[Axis]] = {}
+    for axis in inside:  # what has to agree is right or wrong together
+        matched.setdefault(re.sub(r"\d+", "#", axis.spec.match or axis.name), []).append(axis)
+    failed = _failed_in_any(list(matched.values()), trial)
+    left = _without(inside, failed)
+    trial.little = True
+    problem = trial([*sound, *left]) if left else None
+    return failed + [Unproven(axis.name, problem) for axis in left if problem]
+
+
 def _failed(groups: list[list[Axis]], trial: _Trial) -> Iterator[Unproven]:
     """Halve groups of axes until those that fail are alone."""
     problem = trial([axis for group in groups for axis in group])
@@ -186,9 +216,16 @@ def _alike(axes: Sequence[Axis]) -> list[list[Axis]]:
 
 def _at_random(axes: Sequence[Axis], *, little: bool) -> Plan:
     """Cut every axis at random, and if little by another number: two tied in secret would agree."""
-    kept = {}
-    for number, axis in enumerate(axes):
-        gone = 1 + number % max(1, axis.size // SHARE) if little else axis.size // 2
-        order = torch.randperm(axis.size, generator=torch.Generator().manual_seed(number))
-        kept[axis.name] = tuple(sorted(order[gone:].tolist()))
+    kept: dict[str, tuple[int, ...]] = {}
+    numbers: dict[str, int] = {}  # of axes whose counts have to agree, one
+    for axis in axes:
+        number = numbers.setdefault(axis.spec.match or axis.name, len(numbers))
+        length = axis.size // axis.spec.groups
+        gone = 1 + number % max(1, length // SHARE) if little else length // 2
+        chance = torch.Generator().manual_seed(len(kept))
+        kept[axis.name] = tuple(
+            group * length + position
+            for group in range(axis.spec.groups)
+            for position in sorted(torch.randperm(length, generator=chance)[gone:].tolist())
+        )
     return Plan(kept, {axis.name: axis.size for axis in axes}, "slices", 0.0, 0.0)

@@ -44,7 +44,7 @@ def subject_of(
             model, example = toy_of(adapter)
     model = _randomised(model)
     adapter = seeing(adapter, model, example)
-    return proven(Subject(model, adapter, example, None, None, "random", ()))
+    return proven(Subject(model, adapter, example, None, None, "random", ()), head_dims=True)
 
 
 def _randomised(model: nn.Module) -> nn.Module:
