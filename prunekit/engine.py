@@ -14,6 +14,8 @@ from .inputs.finite import check_finite
 from .keywords import with_keywords
 from .naming import some
 from .planning.budget import CLOSE_ENOUGH
+from .pruning.aiming import aimed
+from .pruning.closing import CLOSE
 from .pruning.further import since_the_start
 from .pruning.job import Job, Outcome, prepare, proved
 from .pruning.sides import Sides, examine, setting
@@ -22,7 +24,7 @@ from .pruning.watch import Watch
 from .pruning.weights import prune_weights
 from .recovery.training import Epoch
 from .request import Options, Request
-from .result import Result
+from .result import Result, Timing
 from .reuse import reopened
 from .shared import Shared
 
@@ -49,9 +51,12 @@ def prune(
         granularity: What leaves: a whole `slice`, which makes the model smaller; or a single
             `weight`, which becomes zero in a model of the same shape; or, as `n:m` such as
             `2:4`, all but the n best of every m consecutive inputs, whatever the ratio.
-        by: What the ratio counts: `params`, `macs`, or `slices` of the chosen axes. Of single
-            weights, those are all that become zero, all MACs that these imply, and the weights
-            of the chosen matrices.
+        by: What the ratio counts: `params`, `macs`, `latency`, or `slices` of the chosen axes. Of
+            single weights, those are all that become zero, all MACs that these imply, and the
+            weights of the chosen matrices. `latency` is measured, on the model's device: see
+            docs/latency.md.
+        also: Further fractions to remove at least, such as {"params": 0.3}: of `params` or `macs`.
+        target_ms: Milliseconds of a forward pass to come down to, instead of a ratio by latency.
         scope: Where slices compete: within an `axis`, all axes of a `kind`, or the `model`;
             the criterion's own scope unless given.
         repair: What adjusts what stays: a registered name, a Repair, or several of them.
@@ -89,6 +94,9 @@ def prune(
         evaluate: Also measure accuracy where there is data, and unless `timed` says otherwise
             latency and memory.
         timed: Whether to measure latency and memory; as `evaluate` unless given.
+        latency_batch: Images in a forward pass, if latency is what counts.
+        latency_dtype: The precision of it: float32, bfloat16 or float16.
+        compile: Whether torch.compile makes the models that are timed fast first.
         device: `auto`, `cpu` or `cuda`; a model of your own stays where it is on `auto`.
         seed: Seed of random weights and scores, calibration images, training and the parity
             input.
@@ -107,7 +115,7 @@ def prune(
     with watch("build"):
         job = prepare(reopened(request), shared, watch, on_epoch)
         check_finite(job.subject.model, "The model")
-    job = proved(job)
+    job = proved(aimed(job))
     way = prune_weights if request.level.masks else prune_slices
     try:
         outcome = way(job)
@@ -174,6 +182,11 @@ def _misses(result: Result) -> list[str]:
     recipe: Any = result.recipe
     if result.masks is not None:  # these are met to the last weight
         return []
+    timing = result.rounds[-1].timing
+    if timing is not None:
+        return list(_missed(timing))
+    if result.got >= recipe["ratio"] - CLOSE_ENOUGH and recipe.get("also"):
+        return []  # another budget asked for more
     if abs(result.got - recipe["ratio"]) <= CLOSE_ENOUGH:
         return []
     return [
@@ -181,3 +194,18 @@ def _misses(result: Result) -> list[str]:
         f"of whole slices and multiples of {recipe['multiple']}, the order of the scores passes no "
         "nearer point."
     ]
+
+
+def _missed(timing: Timing) -> Iterator[str]:
+    """Say why a latency is not what was asked for."""
+    saving = timing.saving
+    asked = saving.dense.median * (1 - timing.asked)
+    measured = saving.dense.median * (1 - saving.removed)
+    if timing.miss <= CLOSE:
+        return
+    yield (
+        f"Asked for {asked:.3g} ms, measured {measured:.3g} ms on the best of {timing.tries} that "
+        f"were built; half of the passes saved between {saving.low:.1%} and "
+        f"{saving.high:.1%}. Where that is wide, the machine is busy; else no sizes that axes may "
+        "have come nearer, or another budget asked for more."
+    )

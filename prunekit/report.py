@@ -164,6 +164,9 @@ def _facts(report: Report) -> Table:
     table.add_column(style="dim", min_width=8)
     table.add_column()
     table.add_row("budget", _budget(report))
+    timing = report["rounds"][-1].get("timing")
+    if timing:
+        table.add_row("latency", _timing(timing))
     table.add_row(*_proof(report))
     if report.get("sparsity"):
         table.add_row("speed", report["sparsity"]["note"])
@@ -195,6 +198,21 @@ def _budget(report: Report) -> str:
     if recipe["ratio"] is None:
         return f"{recipe['by']}: {recipe['granularity']} makes it -{report['got']:.2%}"
     return f"{recipe['by']}{of_part}: asked -{recipe['ratio']:.2%}, got -{report['got']:.2%}"
+
+
+def _timing(timing: Mapping[str, Any]) -> str:
+    """Say what was asked for, predicted and measured."""
+    how, saving = timing["conditions"], timing["saving"]
+    compiled = ", compiled" if how["compiled"] else ""
+    dense = saving["dense"]["median"]
+    times = " to ".join(f"{saving[side]['median']:.3g}" for side in ("dense", "small"))
+    quartiles = f"{saving['low']:.1%} to {saving['high']:.1%}"
+    return (
+        f"{times} ms at batch {how['batch']}, {how['dtype']}{compiled}; asked for "
+        f"{dense * (1 - timing['asked']):.3g} ms, predicted -{timing['predicted']:.1%}, measured "
+        f"-{saving['removed']:.1%} (quartiles {quartiles}) on "
+        f"the best of {timing['tries']}"
+    )
 
 
 def _proof(report: Report) -> tuple[str, str]:

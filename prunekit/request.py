@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, get_args
@@ -19,6 +19,7 @@ from .criteria.base import SCOPES, Criterion, Scope
 from .errors import BudgetError, CriterionError, DataError, RequestError
 from .inputs.given import is_given
 from .inputs.subject import Source
+from .measuring.saving import DTYPES, Conditions
 from .planning.budget import BYS, Budget, By
 from .planning.plan import check_limits
 from .planning.rounds import SCHEDULES, Schedule, ratios
@@ -31,6 +32,7 @@ from .repairs.chain import Spec, chained, named, options_of
 from .weights.granularity import Granularity, check_applies
 
 DEFAULT_RATIO = 0.5
+ALSO: tuple[By, ...] = ("params", "macs")  # what further budgets may count
 MOST_STEPS = 1000
 SEEDS = 2**63  # torch and NumPy take any below
 
@@ -40,6 +42,8 @@ class Options(TypedDict, total=False):
 
     granularity: str
     by: By
+    also: Mapping[By, float]
+    target_ms: float | None
     scope: Scope | None
     repair: Spec
     axes: Sequence[str] | None
@@ -63,6 +67,9 @@ class Options(TypedDict, total=False):
     calibration: int
     evaluate: bool
     timed: bool | None
+    latency_batch: int
+    latency_dtype: str
+    compile: bool
     device: str
     seed: int
 
@@ -79,6 +86,8 @@ class Request:
     ratio: float | None = None
     granularity: str = "slice"
     by: By = "params"
+    also: Mapping[By, float] = field(default_factory=dict)
+    target_ms: float | None = None
     scope: Scope | None = None
     repair: Spec = "none"
     axes: Sequence[str] | None = None
@@ -102,6 +111,9 @@ class Request:
     calibration: int = 512
     evaluate: bool = False
     timed: bool | None = None
+    latency_batch: int = 1
+    latency_dtype: str = "float32"
+    compile: bool = False
     device: str = "auto"
     seed: int = 0
 
@@ -124,12 +136,64 @@ class Request:
         check_limits(self.floor, self.multiple)
         self.chosen, self.mending  # noqa: B018  (looks the names up)
         Budget(self.fraction, self.by, total=0)  # checks the ratio
+        self._check_latency()
+        self._check_also()
         if self.finetune is not None:
             check_installed()
         if self.level.masks:
             check_applies(self.level, self.chosen, self.mending, self.ratio, self.scope, self.steps)
             self._check_no_part()
             self._check_no_limits()
+
+    def _check_latency(self) -> None:
+        """Refuse what cannot go with a latency, and words about latency where it does not count."""
+        if self.latency_dtype not in DTYPES:
+            raise BudgetError(unknown("precision", self.latency_dtype, list(DTYPES)))
+        if self.latency_batch < 1:
+            raise BudgetError(f"latency_batch is {self.latency_batch}; expected 1 or more.")
+        if self.by != "latency":
+            for name in ("target_ms", "latency_batch", "latency_dtype", "compile"):
+                if getattr(self, name) != Request.__dataclass_fields__[name].default:
+                    raise BudgetError(
+                        f"{name} is about latency, but the budget counts {self.by}; pass "
+                        "by='latency' (--by latency), or leave it out."
+                    )
+        elif self.target_ms is not None and not 0 < self.target_ms < math.inf:
+            raise BudgetError(f"target_ms is {self.target_ms}; expected more than 0 milliseconds.")
+        elif self.target_ms is not None and self.ratio is not None:
+            raise BudgetError(
+                f"Both a ratio ({self.ratio:g}) and a target of {self.target_ms:g} ms were given; "
+                "leave one of them out."
+            )
+        elif self.level.masks:
+            raise BudgetError(
+                f"Single weights (granularity {self.level.text!r}) save no time by themselves; "
+                "leave granularity out to prune slices by latency."
+            )
+        elif self.at:
+            raise BudgetError(
+                f"at is {self.at!r}, but latency is that of the whole model; leave at out, and "
+                f"pass include=['{self.at}.*']."
+            )
+        elif self.steps > 1:
+            raise BudgetError(
+                f"Latency is met in one round, but {self.steps} were asked for; leave steps out, "
+                "or count MACs (--by macs)."
+            )
+
+    def _check_also(self) -> None:
+        """Refuse further budgets that cannot be met beside the first."""
+        for word, ratio in self.also.items():
+            if word not in ALSO:
+                raise BudgetError(unknown("further budget", word, ALSO))
+            if word == self.by:
+                raise BudgetError(f"{word} is the budget already; name another one in also.")
+            Budget(ratio, self.by, total=0)  # checks the ratio
+        if self.also and (self.steps > 1 or self.level.masks):
+            raise BudgetError(
+                "Several budgets are met in one round of slices; leave also out, or steps and "
+                "granularity."
+            )
 
     def _check_no_part(self) -> None:
         """Refuse to count a part where single weights leave: patterns choose them by name."""
@@ -176,6 +240,11 @@ class Request:
         return self.scope or of_weights or self.chosen.scope
 
     @property
+    def conditions(self) -> Conditions:
+        """How models are timed, if latency is what counts."""
+        return Conditions(self.latency_batch, self.latency_dtype, self.compile)
+
+    @property
     def targets(self) -> list[float]:
         """The fraction to be gone after each round."""
         return ratios(self.fraction, self.steps, self.schedule)
@@ -213,6 +282,8 @@ class Request:
             "floor": self.floor if slices else None,
             "multiple": self.multiple if slices else None,
             **({"uniform": True} if self.uniform else {}),
+            **({"latency": asdict(self.conditions)} if self.by == "latency" else {}),
+            **({"also": dict(self.also)} if self.also else {}),
             "steps": self.steps,
             "schedule": self.schedule if self.steps > 1 else None,
             "finetune": settings_of(self.finetune) if self.finetune else None,
@@ -260,6 +331,10 @@ _EXPECTED: Mapping[str, tuple[Any, str]] = {
     "weights": ((str, Path), "auto, pretrained, random, or a file"),
     "calibration": (numbers.Integral, "a whole number"),
     "device": (str, "auto, cpu or cuda"),
+    "also": (Mapping, "a mapping, such as {'params': 0.3}"),
+    "target_ms": ((numbers.Real, type(None)), "a number of milliseconds"),
+    "latency_batch": (numbers.Integral, "a whole number"),
+    "latency_dtype": (str, f"one of {', '.join(DTYPES)}"),
     "seed": (numbers.Integral, "a whole number"),
 }
 

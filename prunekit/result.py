@@ -13,12 +13,41 @@ from .arguments import Inputs
 from .cutting.parity import Parity
 from .inputs.architectures import Architecture
 from .measuring.counting import Stats
+from .measuring.saving import Conditions, Saving
 from .planning.plan import Plan
 from .recovery.gains import Repaired
 from .recovery.training.history import Trained
 from .weights.masking import Masking
 from .weights.masks import MaskPlan
 from .weights.zeros import Sparsity
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How near a model came to the latency that was asked for.
+
+    Attributes:
+        conditions: How it was timed.
+        asked: The fraction of the dense model's time to remove.
+        predicted: What the plan removes, by the times of the modules.
+        saving: What was measured, on the small model beside the dense one.
+        tries: How many models were built and timed to get there.
+    """
+
+    conditions: Conditions
+    asked: float
+    predicted: float
+    saving: Saving
+    tries: int
+
+    @property
+    def miss(self) -> float:
+        """How far the time is from what was asked for, as a fraction of that."""
+        return abs((1 - self.saving.removed) / (1 - self.asked) - 1)
+
+    def after(self, tries: int) -> Timing:
+        """Return the same with the number of models that were built in the end."""
+        return replace(self, tries=tries)
 
 
 @dataclass(frozen=True)
@@ -33,6 +62,7 @@ class Round:
         unrepaired: Layer that lost inputs and could not be repaired, to the reason.
         trained: How the training after it went; None without any.
         masking: The proof that what was masked is zero; None if nothing was.
+        timing: How near it came to the latency that was asked for; None if none was.
     """
 
     asked: float
@@ -42,6 +72,7 @@ class Round:
     unrepaired: Mapping[str, str] = field(default_factory=dict)
     trained: Trained | None = None
     masking: Masking | None = None
+    timing: Timing | None = None
 
     def report(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -108,6 +139,9 @@ class Result:
         """
         if self.sparsity is not None:
             return self.sparsity.removed(self.plan.by)
+        timing = self.rounds[-1].timing
+        if timing is not None:
+            return timing.saving.removed
         if self.plan.by == "slices":
             return self.plan.got
         sides = self.part or (self.before, self.after)

@@ -43,7 +43,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add("--ratio", type=float, help="fraction of the whole model to remove (0.5)")
     add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
-    add("--by", default="params", help="what it counts: params, macs or slices (params)")
+    add("--by", default="params", help="what it counts: params, macs, slices or latency (params)")
+    add("--also", type=shares, default={}, help="further budgets, at least: params=0.3,macs=0.5")
+    add("--target-ms", type=float, metavar="MS", help="a latency to come down to; not a ratio")
+    add("--latency-batch", type=int, default=1, metavar="N", help="images in a pass by latency (1)")
+    add("--latency-dtype", default="float32", help="float32, bfloat16 or float16 (float32)")
+    add("--compile", action="store_true", help="time what torch.compile makes of the models")
     add("--scope", help="where slices compete: axis, kind or model (the criterion's own)")
     repair = add(
         "--repair",
@@ -98,6 +103,11 @@ def _repairs() -> list[str]:
     from ..repairs import REPAIRS
 
     return REPAIRS.names()
+
+
+def shares(text: str) -> dict[str, float]:
+    """Read "params=0.3,macs=0.5"."""
+    return {word: float(share) for word, _, share in (one.partition("=") for one in words(text))}
 
 
 def pixels(text: str) -> tuple[int, int]:

@@ -37,6 +37,8 @@ class Settings:
     data: str | None = None
     data_dir: str | None = None
     calibration: int = 512
+    latency_batch: int = 1
+    latency_dtype: str = "float32"
     device: str = "auto"
 
 
@@ -151,7 +153,12 @@ class Grid:
     def options(self, cell: Cell) -> Options:
         """Return what `prune` is told for a cell besides model, criterion and ratio."""
         settings = self.settings
+        timing: Options = {
+            "latency_batch": settings.latency_batch,
+            "latency_dtype": settings.latency_dtype,
+        }
         return {
+            **(timing if cell.by == "latency" else Options()),
             "by": cast(By, cell.by),
             "scope": cast(Scope, cell.scope),
             "repair": cell.repair,

@@ -96,6 +96,35 @@ class FinetuneEntry(TrainedEntry):
 
 
 @OPEN
+class SavingEntry(TypedDict):
+    """Two models, timed side by side; see `Saving`."""
+
+    removed: Fraction
+    low: Fraction
+    high: Fraction
+    dense: LatencyEntry
+    small: LatencyEntry
+
+
+@OPEN
+class ConditionsEntry(TypedDict):
+    batch: Positive
+    dtype: Text
+    compiled: bool
+
+
+@OPEN
+class TimingEntry(TypedDict):
+    """How near a model came to a latency; see `Timing`."""
+
+    conditions: ConditionsEntry
+    asked: Fraction
+    predicted: Fraction
+    saving: SavingEntry
+    tries: Positive
+
+
+@OPEN
 class RoundEntry(TypedDict):
     asked: Fraction
     parity: ParityEntry | None
@@ -104,6 +133,7 @@ class RoundEntry(TypedDict):
     masking: NotRequired[MaskingEntry | None]  # which reports did not always have
     recalibrated: NotRequired[dict[str, Amount]]
     unrepaired: NotRequired[dict[str, Text]]
+    timing: NotRequired[TimingEntry | None]
 
 
 @OPEN

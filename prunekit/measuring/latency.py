@@ -25,36 +25,54 @@ def latencies(models: Sequence[nn.Module], example: Inputs) -> list[dict[int, La
     return [{batch: by_batch[batch][n] for batch in BATCHES} for n in range(len(models))]
 
 
-@torch.inference_mode()
 def latency(models: Sequence[nn.Module], example: Inputs, batch: int) -> list[Latency]:
+    """Time forward passes of several models side by side; see `times`.
+
+    Returns:
+        For each model the median and the quartiles, and of how many passes they are.
+    """
+    return [summed_up(taken) for taken in times(models, example, batch)]
+
+
+@torch.inference_mode()
+def times(
+    models: Sequence[nn.Module],
+    example: Inputs,
+    batch: int,
+    *,
+    most: int = REPEATS[1],
+    seconds: float = ENOUGH_SECONDS,
+) -> list[list[float]]:
     """Time forward passes of several models side by side, so that noise hits all alike.
 
     Args:
         models: Each on the device it is to be timed on.
         example: Inputs; the first image is repeated.
         batch: Images in a forward pass.
+        most: The most passes of each.
+        seconds: For all of them.
 
     Returns:
-        For each model the median and the quartiles, and of how many passes they are: at least
-        the fewest of `REPEATS`, at most the most, and no more once all have taken
-        `ENOUGH_SECONDS`. The first `WARM_UP` passes are left out, or as many as leave the fewest:
-        what takes seconds is warm by its end.
+        For each model the seconds that passes took: at least the fewest of `REPEATS`, at most the
+        most, and no more once all have taken long enough. The first `WARM_UP` passes are left
+        out, or as many as leave the fewest: what takes seconds is warm by its end.
     """
-    times: list[list[float]] = [[] for _ in models]
+    found: list[list[float]] = [[] for _ in models]
     inputs = [batch_for(model, example, batch) for model in models]
-    fewest, most = REPEATS
-    turns = list(zip(models, inputs, times, strict=True))
+    fewest = REPEATS[0]
+    turns = list(zip(models, inputs, found, strict=True))
     with without_checkpointing(*models):
         for passes in range(1, WARM_UP + most + 1):
             turns.reverse()  # whatever comes and goes in step should not hit the same one always
             for model, x, taken in turns:
                 taken.append(_time(model, x))
-            if passes >= fewest and sum(map(sum, times)) > ENOUGH_SECONDS:
+            if passes >= fewest and sum(map(sum, found)) > seconds:
                 break
-    return [_summed_up(taken[min(WARM_UP, len(taken) - fewest) :]) for taken in times]
+    return [taken[min(WARM_UP, len(taken) - fewest) :] for taken in found]
 
 
-def _summed_up(seconds: Sequence[float]) -> Latency:
+def summed_up(seconds: Sequence[float]) -> Latency:
+    """Return the median and the quartiles of some times."""
     low, median, high = statistics.quantiles([1000 * each for each in seconds], n=4)
     return Latency(round(median, 3), round(low, 3), round(high, 3), len(seconds))
 
@@ -70,13 +88,14 @@ def batch_for(model: nn.Module, example: Inputs, count: int) -> Inputs:
 
 def _time(model: nn.Module, x: Inputs) -> float:
     device = next(model.parameters()).device
-    _wait(device)
+    wait(device)
     start = time.perf_counter()
     call(model, x)
-    _wait(device)
+    wait(device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Let all that a device was asked for be done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

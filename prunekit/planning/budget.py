@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import BudgetError
+from .curve import Curve
 
-By = Literal["params", "macs", "slices"]
+By = Literal["params", "macs", "slices", "latency"]
 
 
-BYS: tuple[By, ...] = ("params", "macs", "slices")
+BYS: tuple[By, ...] = ("params", "macs", "slices", "latency")
 
 
 CLOSE_ENOUGH = 0.005  # of the budget: a result further from what was asked is remarked upon
@@ -18,15 +21,27 @@ CLOSE_ENOUGH = 0.005  # of the budget: a result further from what was asked is r
 
 @dataclass(frozen=True)
 class Term:
-    """A cost that shrinks in proportion to some parameter dimensions.
+    """A cost that shrinks with some parameter dimensions.
 
     Attributes:
         cost: What it costs in the original model.
-        dims: The (parameter, dimension) pairs it is proportional to.
+        dims: The (parameter, dimension) pairs it depends on.
+        curve: How, given the product of what is left of these; in proportion to it if None.
     """
 
     cost: float
     dims: tuple[tuple[str, int], ...]
+    curve: Curve | None = None
+
+    def saved(self, left: Iterable[float]) -> float:
+        """Return what is saved where these fractions of its dimensions are left."""
+        size = math.prod(left)
+        return self.cost * (1 - (size if self.curve is None else self.curve(size)))
+
+    def saved_by_a_little(self, left: Iterable[float]) -> float:
+        """Return the same for fractions near 1, at which no curve is exact."""
+        slope = 1.0 if self.curve is None else self.curve.slope
+        return self.cost * slope * (1 - math.prod(left))
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,7 @@ class Budget:
 
     Attributes:
         ratio: The fraction of `total` to remove, in (0, 1).
-        by: What is counted: `params`, `macs` or `slices`.
+        by: What is counted: `params`, `macs`, `slices`, or `latency` in nanoseconds.
         total: What the whole original model costs.
         terms: The part of it that can shrink; the rest is fixed. Unused for slices.
     """

@@ -18,6 +18,18 @@ from .budget import CLOSE_ENOUGH, Budget, By
 from .chain import Event, Unit, counts_after, make_chain, make_units
 
 
+class OutOfReach(BudgetError):
+    """The ratio is larger than what can be removed.
+
+    Attributes:
+        reachable: The largest ratio that is within reach.
+    """
+
+    def __init__(self, message: str, reachable: float):
+        super().__init__(message)
+        self.reachable = reachable
+
+
 class NothingToRemove(BudgetError):
     """The ratio is smaller than what the smallest step that an axis can take would remove."""
 
@@ -74,6 +86,7 @@ def make_plan(
     multiple: int = 8,
     whole: Mapping[str, int] | None = None,
     uniform: bool = False,
+    also: Sequence[Budget] = (),
 ) -> Plan:
     """Choose what stays.
 
@@ -95,6 +108,7 @@ def make_plan(
             now, unless given.
         uniform: All axes of a kind and a size in a stage, whose names differ in their last number
             only, keep equally many slices.
+        also: Further budgets, to be met at least.
 
     Returns:
         The plan; a larger ratio never gets less removed.
@@ -106,12 +120,14 @@ def make_plan(
     check_limits(floor, multiple)
     units = make_units(axes, scores, whole, uniform=uniform)
     chain = make_chain(units, scope, floor, multiple)
-    cost = _Cost(units, budget)
-    counts = _solve(chain, units, cost, budget)
-    got = 1 - cost(counts) / budget.total
-    reachable = 1 - cost(counts_after(units, chain)) / budget.total
-    if budget.ratio - reachable > CLOSE_ENOUGH:
-        raise BudgetError(_out_of_reach(budget, reachable, axes, floor, multiple))
+    counts = counts_after(units, [])
+    for one in (budget, *also):
+        cost = _Cost(units, one)
+        reachable = 1 - cost(counts_after(units, chain)) / one.total
+        if one.ratio - reachable > CLOSE_ENOUGH:
+            raise OutOfReach(_out_of_reach(one, reachable, axes, floor, multiple), reachable)
+        counts = list(map(min, counts, _solve(chain, units, cost, one)))
+    got = 1 - _Cost(units, budget)(counts) / budget.total
     if got == 0:
         raise NothingToRemove(
             f"A ratio of {budget.ratio:g} by {budget.by} removes less than half a step of the "
@@ -204,11 +220,10 @@ class _Cost:
                 sum(n * u.slices_per_step for n, u in zip(counts, self.make_units, strict=True))
             )
         fractions = {dim: self._fraction(dim, counts) for dim in self._cuts}
-        saved = 0.0
-        for term in self._budget.terms:
-            left = math.prod(fractions.get(dim, 1.0) for dim in term.dims)
-            saved += term.cost * (1 - left)
-        return self._budget.total - saved
+        saved = (
+            term.saved(fractions.get(dim, 1.0) for dim in term.dims) for term in self._budget.terms
+        )
+        return self._budget.total - sum(saved)
 
     def _fraction(self, dim: tuple[str, int], counts: Sequence[int]) -> float:
         """Return how much of one parameter dimension is left."""

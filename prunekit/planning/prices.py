@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,6 +28,4 @@ def priced(axes: Sequence[Axis], by: By, terms: Sequence[Term]) -> list[Axis]:
 def _saved_by_one(axis: Axis, terms: Sequence[Term]) -> float:
     """Return what one slice costs while all others are there, its own and theirs."""
     shares = {(m.name, m.dim): m.index.shape[1] / m.weight.shape[m.dim] for m in axis.members}
-    return sum(
-        term.cost * (1 - math.prod(1 - shares.get(dim, 0.0) for dim in term.dims)) for term in terms
-    )
+    return sum(term.saved_by_a_little(1 - shares.get(d, 0.0) for d in term.dims) for term in terms)

@@ -13,18 +13,19 @@ from ..cutting.parity import silence, verify
 from ..cutting.shrink import shrunk
 from ..errors import PruneError, ReachesOutput
 from ..inputs.subject import Subject, find_specs
-from ..measuring.counting import mac_terms, param_terms
 from ..naming import some
-from ..planning.budget import Budget, By, Term
+from ..planning.budget import Budget, Term
 from ..planning.plan import NothingToRemove, Plan, make_plan
 from ..planning.prices import priced
 from ..planning.rounds import combine
 from ..recovery.mend import mend_
-from ..result import Round
+from ..result import Round, Timing
 from ..shared import Shared
 from ..statistics import gather
 from ..tracing.chain import chain_of
 from ..tracing.graph import trace
+from .closing import closed
+from .costs import cost_of, further_budgets
 from .job import REPAIR_BATCH, SCORING_BATCH, Job, Outcome
 
 
@@ -140,16 +141,22 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
     watch = job.watch
     with watch("trace"):
         axes = traced(now, *job.chosen, here.shared)
-        costs = _costs(axes, now, job.request.by)
+    costs = cost_of(here, axes, job.request.by)
     with watch("score"):
         scores = _scored(here, axes, costs[1])
+    timing = None
     with watch("plan"):
-        last = Cut(now, axes, _planned(job, axes, scores, ratio, costs, before))
+        if job.request.by == "latency":
+            plan, timing = _timed(job, axes, scores, costs)
+        else:
+            plan = _planned(job, axes, scores, ratio, costs, before)
+        last = Cut(now, axes, plan)
         whole = _together(before.cut, last) if before else last
     small, done = _carry_out(here, last if job.request.finetune else whole)
     if job.request.finetune is not None:
         with watch("train"):
             done = replace(done, trained=job.train_(small))  # the teacher is the original
+    done = replace(done, timing=timing)
     first = before.scores if before else _by_name(axes, scores)
     return Step(small, whole, before.cost if before else costs[0], done, first)
 
@@ -271,6 +278,7 @@ def _planned(
             multiple=request.multiple,
             whole=whole,
             uniform=request.uniform,
+            also=further_budgets(job, axes),
         )
         return replace(plan, asked=target, got=1 - (1 - plan.got) * total / cost)
 
@@ -279,12 +287,19 @@ def _planned(
     return planned(ratio)
 
 
-def _costs(axes: Sequence[Axis], subject: Subject, by: By) -> tuple[float, tuple[Term, ...]]:
-    """Return what the model, or its part, costs, in all and term by term."""
-    if by == "slices":
-        return float(sum(axis.size for axis in axes)), ()
-    if by == "macs":
-        terms = mac_terms(subject.model, axes, subject.example, subject.part)
-    else:
-        terms = param_terms(subject.model, subject.part)
-    return sum(term.cost for term in terms), terms
+def _timed(
+    job: Job,
+    axes: Sequence[Axis],
+    scores: Sequence[Tensor],
+    costs: tuple[float, tuple[Term, ...]],
+) -> tuple[Plan, Timing]:
+    """Plan for a latency, which is measured on what the plan makes."""
+    subject = job.subject
+    return closed(
+        lambda target: _planned(job, axes, scores, target, costs, None),
+        lambda plan: shrunk(subject.model, axes, plan, subject.adapter).eval(),
+        subject.model,
+        subject.example,
+        job.request.fraction,
+        job.request.conditions,
+    )
