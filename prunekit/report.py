@@ -66,10 +66,13 @@ def _exported_facts(exported: Report) -> Table:
     images = "any number of images" if not exported["fixed_batch"] else "one image only"
     if exported["fixed_batch"]:
         images += f", since torch.export finds no other: {exported['fixed_batch']}"
-    table.add_row("takes", images)
+    sides = ", of any height and width that the model takes" if exported["dynamic_size"] else ""
+    table.add_row("takes", images + sides)
     float_ = "in float, " if exported["quantized"] else ""
     for proof in exported["proofs"]:
         batch = f"at batch {proof['batch']}" if proof["batch"] else "for the example"
+        if proof["size"]:
+            batch += f" of {proof['size'][0]} x {proof['size'][1]} pixels"
         table.add_row(
             "proof",
             f"{float_}differs from the pruned model by {proof['difference']:.1e} {batch}, where "

@@ -71,7 +71,9 @@ def test_an_onnx_file_says_what_it_is_and_is_timed_beside_the_dense_model(saved,
     onnx.checker.check_model(model)
     (fed,), (made,) = model.graph.input, model.graph.output
     assert [fed.name, made.name] == ["input", "output"]
-    assert fed.type.tensor_type.shape.dim[0].dim_param == "batch"
+    batch, _, height, width = fed.type.tensor_type.shape.dim
+    assert batch.dim_param == "batch"
+    assert height.dim_value == width.dim_value == 160
     assert {p.key: p.value for p in model.metadata_props}["prunekit.criterion"] == "magnitude"
     assert set(found.latency_ms) == {1, 8}
     assert found.latency_ms[8].dense.median > found.latency_ms[1].pruned.median > 0

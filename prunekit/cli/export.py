@@ -14,6 +14,7 @@ EXAMPLES = """
 prunekit export vit_b-half --to onnx
 prunekit export vit_b-half --to onnx --quantize int8 --data imagenet --out vit_b-int8
 prunekit export vit_b-half --to torch-export --no-timing
+prunekit export resnet50-half --to onnx --dynamic-size
 prunekit export vit_b-half --to hub-folder && hf upload user/vit_b-half vit_b-half-hub-folder
 """
 
@@ -25,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--out", type=place, help="directory to write (DIRECTORY-TO)")
     add("--precision", default="fp32", choices=("fp32", "fp16"), help="of an ONNX file (fp32)")
     add("--quantize", choices=("int8",), help="an ONNX file, on calibration images")
+    add("--dynamic-size", action="store_true", help="let the file take images of other sizes")
     add_data(parser)
     add("--calibration", type=int, default=128, help="images that int8 is calibrated on (128)")
     add("--no-timing", dest="timed", action="store_false", help="measure no latency")
@@ -44,6 +46,7 @@ def _run(options: argparse.Namespace) -> int:
             options.out,
             precision=options.precision,
             quantize=options.quantize,
+            dynamic_size=options.dynamic_size,
             data=options.data,
             data_dir=options.data_dir,
             calibration=options.calibration,

@@ -22,6 +22,7 @@ from ..provision import images_for
 from ..registry import unknown
 from ..result import Result
 from . import hub_folder, int8, onnx_file, pt2, timm_folder
+from .another_size import at_another_size
 from .exported import RECORD, Exported, Precision, Timing, To, is_export, origin_of, sizes_in
 from .program import Program, program_of
 from .proof import Agreement, agreement, tells_apart
@@ -39,6 +40,7 @@ def export(
     *,
     precision: Precision = "fp32",
     quantize: str | None = None,
+    dynamic_size: bool = False,
     data: Any = None,
     data_dir: str | Path | None = None,
     calibration: int = CALIBRATION,
@@ -65,6 +67,8 @@ def export(
             replaced.
         precision: Of an ONNX file: `fp32`, which is the model's own precision, or `fp16`.
         quantize: `int8` quantises an ONNX file on calibration images.
+        dynamic_size: Let the file of `onnx` or `torch-export` take images of any height and width
+            that the model takes; it is proved at two sizes.
         data: For `quantize`, and to evaluate what was quantised: as for `prune`; what the report
             names unless given.
         data_dir: Where the full Fashion-MNIST lies.
@@ -84,23 +88,24 @@ def export(
         ArtifactError: The artifact is corrupt, or `out` cannot be written.
         DataError: There are no images to calibrate on.
     """
-    _check(to, precision, quantize, calibration, out, saved)
+    _check(to, precision, quantize, dynamic_size, calibration, out, saved)
     place = _place(saved, out or f"{Path(str(saved)).resolve()}-{to}")
     on_step("load")
     source = source_of(saved, model=model, adapter=adapter, example_input=example_input)
     images = _images(source, saved, data, data_dir) if quantize else None
+    sizes = (source, at_another_size(source)) if dynamic_size else (source,)
     with replacing(place) as partial:
         on_step("export")
-        program = _write(source, to, partial, half=precision == "fp16")
+        program = _write(sizes, to, partial, half=precision == "fp16")
         on_step("prove")
-        proofs = _proved(source, to, partial, program, half=precision == "fp16")
+        proofs = _proved(sizes, to, partial, program, half=precision == "fp16")
         top1: dict[str, float] = {}
         if images is not None:
             top1 = _quantized(partial, images, calibration, on_step, evaluate=evaluate)
         timings: dict[int, Timing] = {}
         if timed and to == "onnx" and source.images is not None and program and program.dynamic:
             on_step("measure")
-            timings = _timed(source, partial)
+            timings = _timed(sizes, partial)
         exported = Exported(
             to=to,
             directory=place,
@@ -109,6 +114,7 @@ def export(
             precision="float16" if precision == "fp16" else source.dtype,
             quantized=quantize,
             proofs=proofs,
+            dynamic_size=dynamic_size,
             fixed_batch=program.why_not if program and not program.dynamic else None,
             latency_ms=timings,
             top1=top1,
@@ -149,6 +155,7 @@ def _check(
     to: str,
     precision: str,
     quantize: str | None,
+    dynamic_size: bool,
     calibration: int,
     out: str | Path | None,
     saved: object,
@@ -170,6 +177,15 @@ def _check(
         raise ExportError(
             f"precision and quantize are for onnx; got them for {to}. Leave them out."
         )
+    if dynamic_size and quantize:
+        raise ExportError(
+            "dynamic_size and int8 exclude each other, since int8's ranges are found on images of "
+            "one size; choose one of them."
+        )
+    if dynamic_size and to not in ("onnx", "torch-export"):
+        raise ExportError(
+            f"dynamic_size is for onnx and torch-export; got it for {to}. Leave it out."
+        )
     if precision != "fp32" and quantize:
         raise ExportError("fp16 and int8 exclude each other; choose one of them.")
     if calibration < 1:
@@ -188,33 +204,42 @@ def _check(
             ) from error
 
 
-def _write(source: Source, to: To, place: Path, *, half: bool) -> Program | None:
-    """Write the files; return the program they are of, if they are."""
+def _write(sizes: Sequence[Source], to: To, place: Path, *, half: bool) -> Program | None:
+    """Write the files; return the program they are of, if they are.
+
+    Of several sizes of images the last is traced, so that the proof at the model's own shows
+    whether one was kept.
+    """
+    source = sizes[-1]
     if to == "timm":
         timm_folder.write(source, place)
         return None
     if to == "hub-folder":
         hub_folder.write(source, place)
         return None
-    program = program_of(source)
+    program = program_of(source, any_size=len(sizes) > 1)
     if to == "onnx":
         onnx_file.write(program, place, origin_of(source), half=half)
     else:
+        if len(sizes) > 1:
+            pt2.check_takes(program, sizes[0])
         pt2.write(program, place)
     return program
 
 
 def _proved(
-    source: Source, to: To, place: Path, program: Program | None, *, half: bool
+    sizes: Sequence[Source], to: To, place: Path, program: Program | None, *, half: bool
 ) -> tuple[Agreement, ...]:
     """Run what was written by its own runtime, and compare.
 
     Raises:
         ExportError: It does not compute what the pruned model does.
     """
+    source = sizes[0]
     dynamic = program.dynamic if program else source.takes(max(BATCHES))
     counts = BATCHES if dynamic else (1,)
-    fed = [source.batch(count) for count in counts]
+    tried = [(one, count) for one in sizes for count in counts]
+    fed = [one.batch(count) for one, count in tried]
     if to == "onnx":
         made, what = onnx_file.run(place, fed), onnx_file.FILE
     elif to == "torch-export":
@@ -225,8 +250,16 @@ def _proved(
         made, what = hub_folder.run(source, place, fed), "what was saved"
     half = half or source.is_half
     return tuple(
-        agreement(source.model, inputs, count if source.batches else 0, outputs, what, half=half)
-        for count, inputs, outputs in zip(counts, fed, made, strict=True)
+        agreement(
+            source.model,
+            inputs,
+            count if source.batches else 0,
+            outputs,
+            what,
+            half=half,
+            size=one.images.size[1:] if one.images and len(sizes) > 1 else None,
+        )
+        for (one, count), inputs, outputs in zip(tried, fed, made, strict=True)
     )
 
 
@@ -278,14 +311,18 @@ def _top1(place: Path, tests: Iterable[Sequence[Tensor]]) -> float:
     return accuracy(onnx_file.OnnxModel(place / onnx_file.FILE), tests)[0]
 
 
-def _timed(source: Source, place: Path) -> dict[int, Timing]:
+def _timed(sizes: Sequence[Source], place: Path) -> dict[int, Timing]:
     """Time the file beside one of the dense model, in float32, in the same runtime."""
-    dense = source.dense()
+    dense = sizes[0].dense()
     if dense is None:
         return {}
     with tempfile.TemporaryDirectory() as aside:
-        large = source.with_model(dense)
-        onnx_file.write(program_of(large), Path(aside), {}, half=False)
+        onnx_file.write(
+            program_of(sizes[-1].with_model(dense), any_size=len(sizes) > 1),
+            Path(aside),
+            {},
+            half=False,
+        )
         models = [onnx_file.OnnxModel(where / onnx_file.FILE) for where in (Path(aside), place)]
-        before, after = latencies(models, source.example)
+        before, after = latencies(models, sizes[0].example)
     return {batch: Timing(before[batch], after[batch]) for batch in before}

@@ -43,8 +43,9 @@ class Exported:
         arch: The architecture's name.
         precision: `float16`, or the precision of the pruned model.
         quantized: `int8` or None.
-        proofs: How far it is from the pruned model, for each batch that was tried; before it was
-            quantised.
+        proofs: How far it is from the pruned model, for each batch and each size of images that was
+            tried; before it was quantised.
+        dynamic_size: Whether it takes images of any height and width.
         fixed_batch: Why it takes one image only; None if it takes any number, or it is not known.
         latency_ms: Batch size to times in onnxruntime; empty if not measured.
         top1: Percentage of test images `before` and `after` it was quantised; empty if not
@@ -60,6 +61,7 @@ class Exported:
     precision: str
     quantized: str | None
     proofs: tuple[Agreement, ...]
+    dynamic_size: bool = False
     fixed_batch: str | None = None
     latency_ms: Mapping[int, Timing] = field(default_factory=dict)
     top1: Mapping[str, float] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from ..tracing.running import reason
 from .program import Program, quietly
 
 FILE = "model.onnx"
-BATCH = "batch"  # what the dimension of images is called
+DIMS = {0: "batch", 2: "height", 3: "width"}  # what those that are free are called
 DTYPES = {"tensor(float16)": torch.float16, "tensor(float)": torch.float32,
          "tensor(double)": torch.float64}  # fmt: skip
 
@@ -47,7 +47,7 @@ def write(program: Program, place: Path, origin: Mapping[str, str], *, half: boo
         ) from error
     _forget_traces_(made.model)
     if program.dynamic:
-        _name_batch_(made.model)
+        _name_dims_(made.model)
     made.model.metadata_props.update(origin)
     made.save(place / FILE)
     if half:
@@ -114,17 +114,23 @@ def _forget_traces_(model: Any) -> None:
             value.metadata_props.clear()
 
 
-def _name_batch_(model: Any) -> None:
-    """Call the number of images by a name, in the place of what torch.export made up."""
+def _name_dims_(model: Any) -> None:
+    """Call free dimensions of the input by names, in the place of what torch.export made up."""
     import onnx_ir
 
-    made_up = re.compile(rf"\b{model.graph.inputs[0].shape[0]}\b")
+    dims = dict(enumerate(model.graph.inputs[0].shape))
+    names = {
+        str(dims[number]): name
+        for number, name in DIMS.items()
+        if isinstance(dims.get(number), onnx_ir.SymbolicDim)
+    }
+    made_up = re.compile(rf"\b({'|'.join(names)})\b")
     values = [*model.graph.inputs, *(out for node in model.graph for out in node.outputs)]
     for value in values:
         if value.shape is not None:
             for number, dim in enumerate(value.shape):
                 if isinstance(dim, onnx_ir.SymbolicDim) and dim.value is not None:
-                    value.shape[number] = made_up.sub(BATCH, dim.value)
+                    value.shape[number] = made_up.sub(lambda found: names[found[0]], dim.value)
 
 
 def _halve(path: Path) -> None:

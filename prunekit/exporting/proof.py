@@ -30,12 +30,14 @@ class Agreement:
         difference: Largest absolute difference of their outputs.
         scale: Largest absolute value of the pruned model's output.
         tolerance: The largest difference allowed, as a fraction of the scale.
+        size: Height and width of the images, where the file takes others too.
     """
 
     batch: int
     difference: float
     scale: float
     tolerance: float
+    size: tuple[int, int] | None = None
 
     @property
     def holds(self) -> bool:
@@ -54,7 +56,14 @@ def tensors_from(model: nn.Module, inputs: Inputs) -> list[Tensor]:
 
 
 def agreement(
-    model: nn.Module, inputs: Inputs, batch: int, found: Sequence[Tensor], what: str, *, half: bool
+    model: nn.Module,
+    inputs: Inputs,
+    batch: int,
+    found: Sequence[Tensor],
+    what: str,
+    *,
+    half: bool,
+    size: tuple[int, int] | None = None,
 ) -> Agreement:
     """Compare what a file computed with what the pruned model computes.
 
@@ -65,6 +74,7 @@ def agreement(
         found: The file's outputs.
         what: What the file is called in a sentence.
         half: Whether the file computes in half precision.
+        size: Height and width of the images, if it is proved at several.
 
     Raises:
         ExportError: It has other outputs, or they differ by more than is allowed.
@@ -86,12 +96,13 @@ def agreement(
     nothing = Agreement(batch, 0.0, 0.0, TOLERANCE)
     worst = max(one_by_one, key=_off, default=nothing)
     if not worst.holds:
+        where = f"batch {batch} of {size[0]} x {size[1]} pixels" if size else f"batch {batch}"
         raise ExportError(
-            f"{what} differs from the pruned model by {worst.difference:.1e} at batch {batch}, "
-            f"where its output's scale is {worst.scale:.1e} and at most {worst.tolerance:.0e} of "
-            "that is allowed; nothing was saved. Please report it, with the model."
+            f"{what} differs from the pruned model by {worst.difference:.1e} at {where}, where "
+            f"its output's scale is {worst.scale:.1e} and at most {worst.tolerance:.0e} of that is "
+            "allowed; nothing was saved. Please report it, with the model."
         )
-    return worst
+    return replace(worst, size=size)
 
 
 def _agreement(own: Tensor, other: Tensor, batch: int, half: bool) -> Agreement:

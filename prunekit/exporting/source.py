@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_leaves
 
 from ..adapters.base import Adapter
@@ -59,6 +60,11 @@ class Source:
             return x * gains.view(-1, *[1] * (x.dim() - 1))
 
         return mapped(varied, batch_of(self.example, count))
+
+    def resized(self, size: tuple[int, int]) -> Source:
+        """Return it with images of another height and width, which repeat pixels of its own."""
+        assert isinstance(self.example, Tensor), "only images have a size"
+        return replace(self, example=interpolate(self.example, size))
 
     def takes(self, count: int) -> bool:
         """Whether the model runs on so many inputs at once."""
