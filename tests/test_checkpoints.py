@@ -486,6 +486,28 @@ class TestParts:
         (index.parent / "b.safetensors").unlink()
         assert "names 'b.safetensors', which is not beside it" in refusal(str(index))
 
+    @pytest.fixture
+    def numbered(self, index):
+        """Return a folder whose parts say by their names alone that they belong together."""
+        index.unlink()
+        for number, name in enumerate(("a", "b"), 1):
+            part = index.parent / f"{name}.safetensors"
+            part.rename(index.parent / f"model-{number:05d}-of-00002.safetensors")
+        return index.parent
+
+    def test_parts_that_are_numbered_need_no_index(self, numbered):
+        assert agrees(build(ARCH, str(numbered)), state())
+
+    def test_a_numbered_part_that_is_missing_is_named(self, numbered):
+        (numbered / "model-00002-of-00002.safetensors").unlink()
+        said = refusal(str(numbered))
+        assert "holds 1 of 2 parts, and 'model-00002-of-00002.safetensors' is missing" in said
+
+    def test_numbered_parts_of_several_models_are_not_mixed(self, numbered):
+        part = numbered / "model-00001-of-00002.safetensors"
+        (numbered / "ema-00001-of-00003.safetensors").write_bytes(part.read_bytes())
+        assert "'ema-00001-of-00003.safetensors' and 'model-00001-of" in refusal(str(numbered))
+
     @pytest.mark.parametrize("name", ["../b.safetensors", "/etc/passwd", "."])
     def test_no_index_leads_elsewhere(self, index, name):
         index.write_text(json.dumps({"weight_map": {"head.weight": name}}))

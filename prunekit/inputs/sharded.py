@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from ..files.stored import PLAN
 
 INDEX = ".index.json"
 NAMED = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+PART = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<count>\d{5})\.safetensors")
 Name = Annotated[str, MaxLen(1000)]
 
 
@@ -37,11 +39,12 @@ def parts_of(path: Path) -> list[Path]:
     """Return the files that hold the weights; none if the path is such a file itself.
 
     Args:
-        path: A folder with one usual name in it, or an index of several files, or anything else.
+        path: A folder with one usual name in it, or with numbered parts, or an index of several
+            files, or anything else.
 
     Raises:
-        WeightsError: An index cannot be read, or names what is not beside it; or it is a pruned
-            model.
+        WeightsError: An index cannot be read, or names what is not beside it; or a numbered part
+            is missing; or it is a pruned model.
     """
     try:
         if path.name.endswith(INDEX) and path.is_file():
@@ -58,7 +61,8 @@ def parts_of(path: Path) -> list[Path]:
         )
     if indices:
         return _indexed(indices[0])
-    return [path / name for name in NAMED if (path / name).is_file()][:1]
+    named = [path / name for name in NAMED if (path / name).is_file()]
+    return named[:1] or _numbered(path)
 
 
 def transformers_model(path: Path) -> str | None:
@@ -70,6 +74,34 @@ def transformers_model(path: Path) -> str | None:
     except (OSError, ArtifactError):  # it is no such folder
         return None
     return found["architectures"][0]
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Return the parts in a folder whose names say that they are 1 of 3, 2 of 3 and so on.
+
+    Raises:
+        WeightsError: One of them is missing, or they belong to several models.
+    """
+    names = (path.name for path in folder.glob("*-of-*.safetensors"))
+    found = [match for name in names if (match := PART.fullmatch(name))]
+    models = sorted({(match["name"], match["count"]) for match in found})
+    if not models:
+        return []
+    if len(models) > 1:
+        first, second = (f"{name}-00001-of-{count}.safetensors" for name, count in models[:2])
+        raise WeightsError(
+            f"{str(folder)!r} holds parts of several models, such as {first!r} and {second!r}; "
+            "leave those of one in it."
+        )
+    name, count = models[0]
+    parts = [f"{name}-{number:05d}-of-{count}.safetensors" for number in range(1, int(count) + 1)]
+    missing = [part for part in parts if not (folder / part).is_file()]
+    if missing:
+        raise WeightsError(
+            f"{str(folder)!r} holds {len(parts) - len(missing)} of {len(parts)} parts, and "
+            f"{missing[0]!r} is missing; download all parts."
+        )
+    return [folder / part for part in parts]
 
 
 def _indexed(path: Path) -> list[Path]:
