@@ -347,6 +347,63 @@ def test_an_artifact_survives_kill_9_while_it_is_replaced(moment, saved, tmp_pat
     assert read_report(target)["recipe"]["seed"] == found
 
 
+WRITING = """
+import sys, time
+from prunekit.files import replacing as module
+with module.replacing(module.settled(sys.argv[1], lambda _: False)) as partial:
+    (partial / "half").write_text("written")
+    print(partial, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_but_not_what_is_being_written(tmp_path):
+    command = [sys.executable, "-c", WRITING, tmp_path / "target"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as writer:
+        partial = Path(writer.stdout.readline().strip())
+        check_writable(tmp_path / "target")
+        during = list(tmp_path.iterdir())
+        writer.kill()
+    assert during == [partial]
+    assert (partial / "half").exists()
+    check_writable(tmp_path / "other")
+    assert list(tmp_path.iterdir()) == [partial]
+    check_writable(tmp_path / "target")
+    assert list(tmp_path.iterdir()) == []
+
+
+HALF_WRITTEN = """
+import sys, time
+from prunekit import cli
+from prunekit.exporting import export
+def half(sizes, to, place, **options):
+    (place / "model.onnx").write_text("half")
+    print(place, flush=True)
+    time.sleep(60)
+export._write = half
+sys.exit(cli.main(["export", sys.argv[1], "--to", "hub-folder"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_stopped_while_it_writes_leaves_nothing(saved, tmp_path, number):
+    with subprocess.Popen(
+        [sys.executable, "-c", HALF_WRITTEN, saved],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
+        # A test run in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        partial = Path(process.stdout.readline().decode().strip())
+        process.send_signal(number)
+        err = process.communicate(timeout=60)[1]
+    assert partial.parent == tmp_path
+    assert process.returncode == 128 + number
+    assert err.decode() == "prunekit: interrupted; nothing was saved.\n"
+    assert list(tmp_path.iterdir()) == [saved]
+
+
 def test_other_hidden_directories_are_left_alone(saved):
     mine = saved.with_name(".saved.deadbeef.old")
     mine.mkdir()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import cleaned
+from ..files.replacing import abandon
 
 INTERRUPTED = "prunekit: interrupted; nothing was saved."
 
@@ -100,21 +101,32 @@ def progress(first: str, *, quiet: bool = False) -> Iterator[Any]:
 
 @contextmanager
 def _leaving_at_once(console: Any) -> Iterator[None]:
-    """Let Ctrl-C end the process on the spot, while nothing is being written.
+    """Let Ctrl-C or a SIGTERM end the process on the spot, and leave nothing half-written.
 
     Raised inside an import, a KeyboardInterrupt is often swallowed, or turned into another
     error, by the library that is being imported.
     """
 
-    def leave(*_: object) -> None:
+    def leave(number: int, _: object) -> None:
+        abandon()
         console.show_cursor()
         print(INTERRUPTED, file=sys.stderr, flush=True)
-        os._exit(130)
+        os._exit(128 + number)
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # not if it is ignored, or the caller's own
-        signal.signal(signal.SIGINT, leave)
+    with nudges_to(leave):
+        yield
+
+
+@contextmanager
+def nudges_to(act: Callable[[int, object], None]) -> Iterator[None]:
+    """Have Ctrl-C and a scheduler's SIGTERM call something, with the number of the signal."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = (signal.default_int_handler, signal.SIG_DFL)  # not if ignored, or the caller's own
+    for number, handler in before.items():
+        if handler in ours:
+            signal.signal(number, act)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

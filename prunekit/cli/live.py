@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from ..files.replacing import abandon
+from .common import nudges_to
 
 if TYPE_CHECKING:
     from ..recovery.training import Epoch, Update
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 ROWS = 12  # epochs shown at once
 STOPPING = "stopping after the updates under way; Ctrl-C again leaves at once"
 LEFT = "prunekit: interrupted; add --resume to go on from the last checkpoint."
-NUDGES = (signal.SIGINT, signal.SIGTERM)
 
 
 class Screen:
@@ -102,6 +103,7 @@ def showing(epochs: int, shown: bool) -> Iterator[tuple[Screen, Callable[[], boo
     screen, asked = Screen(epochs, shown), list[bool]()
 
     def leave(number: int, _: object) -> None:
+        abandon()
         screen.console.show_cursor()
         if shown:
             print(f"\n{LEFT}" if screen.live else LEFT, file=sys.stderr, flush=True)
@@ -113,20 +115,12 @@ def showing(epochs: int, shown: bool) -> Iterator[tuple[Screen, Callable[[], boo
         asked.append(True)
         screen.note = STOPPING
 
-    before = {number: signal.getsignal(number) for number in NUDGES}
-    ours = (signal.default_int_handler, signal.SIG_DFL)  # not if ignored, or the caller's own
-    for number in NUDGES:
-        if before[number] in ours:
-            signal.signal(number, ask)
-    try:
+    with nudges_to(ask):
         if screen.live:
             with screen._live:
                 yield screen, lambda: bool(asked)
         else:
             yield screen, lambda: bool(asked)
-    finally:
-        for number in NUDGES:
-            signal.signal(number, before[number])
 
 
 def _clock(seconds: float) -> str:

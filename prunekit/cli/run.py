@@ -143,8 +143,9 @@ def _run(options: argparse.Namespace) -> int:
         except PruneError as error:
             _keep_rounds(error, options.out)
             raise
-    if options.out:
-        result.save(options.out)
+        if options.out:
+            on_step("save")
+            result.save(options.out)
     if options.quiet:
         warn(result.warnings)
         return 0

@@ -23,7 +23,9 @@ from .reading import reason
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
-ASIDE = ".old"
+NEW, ASIDE = ".prunekit", ".old"
+
+_at_work: set[Path] = set()  # what this process is writing to
 
 
 def settled(target: str | Path, ours: Callable[[Path], bool]) -> Path:
@@ -54,7 +56,8 @@ def settled(target: str | Path, ours: Callable[[Path], bool]) -> Path:
         above = next(parent for parent in place.parents if parent.exists())
         for name in place.relative_to(above).parts:
             (above / name).exists()  # raises if no file can have that name
-        os.rmdir(_partial(above, place.name))
+        with _partial(above, place.name):
+            pass
     return place
 
 
@@ -70,16 +73,19 @@ def replacing(place: Path) -> Iterator[Path]:
     """
     with explained(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial(place.parent, place.name)
-        try:
+        with _partial(place.parent, place.name) as partial:
             yield partial
             partial.chmod(0o755)  # mkdtemp makes it private, safetensors what it writes
             for path in partial.glob("*.safetensors"):
                 path.chmod(0o644)
             flush(partial)
             _swap(partial, place)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+
+
+def abandon() -> None:
+    """Remove what is being written, for a process that is about to end on the spot."""
+    for partial in list(_at_work):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def recover(place: Path, ours: Callable[[Path], bool]) -> bool:
@@ -103,7 +109,7 @@ def recover(place: Path, ours: Callable[[Path], bool]) -> bool:
     with _locked(place.parent):  # so that whoever may be at it has finished
         for aside in filter(ours, place.parent.glob(pattern)):
             if not place.exists():
-                new = aside.with_name(aside.name.removesuffix(ASIDE))
+                new = aside.with_name(aside.name.removesuffix(ASIDE) + NEW)
                 os.rename(new if ours(new) else aside, place)
                 logging.getLogger("prunekit").warning(
                     "prunekit: a process was killed while it replaced %s; that is finished now.",
@@ -156,8 +162,34 @@ def _check_replaceable(place: Path, target: str | Path, ours: Callable[[Path], b
         )
 
 
-def _partial(parent: Path, name: str) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+@contextmanager
+def _partial(parent: Path, name: str) -> Iterator[Path]:
+    """Make a directory to write to, locked for as long as this process is at it."""
+    with _locked(parent):  # so that nobody takes it for one of the dead before it is locked
+        _sweep(parent, name)
+        partial = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=NEW, dir=parent))
+        handle = os.open(partial, os.O_RDONLY)
+        with suppress(OSError):  # as in `_locked`
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    _at_work.add(partial)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        _at_work.discard(partial)
+        os.close(handle)
+
+
+def _sweep(parent: Path, name: str) -> None:
+    """Remove what processes were writing when they were killed: the system freed their locks."""
+    for partial in parent.glob(f".{glob.escape(name)}.????????{NEW}"):
+        with suppress(OSError):  # somebody is at it, or has just finished
+            handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(partial)
+            finally:
+                os.close(handle)
 
 
 def _swap(new: Path, place: Path) -> None:
@@ -188,7 +220,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 def _swap_in_steps(new: Path, place: Path) -> None:
     """Swap by renaming; `recover` finishes it if the process is killed half-way."""
-    aside = place.with_name(new.name + ASIDE)
+    aside = place.with_name(new.name.removesuffix(NEW) + ASIDE)
     with _locked(place.parent):
         os.rename(place, aside)
         try:
