@@ -94,9 +94,14 @@ def origin_of(source: Source) -> dict[str, str]:
         "prunekit.weights": str(recipe["weights"]),
         "prunekit.criterion": str(recipe["criterion"]),
         "prunekit.removed": f"{report['got']:.4f} of {recipe['by']}",
+        **({"prunekit.finetuned": _tuning(tuned)} if (tuned := report.get("finetune")) else {}),
         "prunekit.device": device_name(torch.device("cpu")),
         **{f"version.{name}": version for name, version in versions().items()},
     }
+
+
+def _tuning(tuned: Mapping[str, Any]) -> str:
+    return f"recipe {tuned['recipe']}, on {tuned['data']}"
 
 
 def sizes_in(place: Path) -> dict[str, int]:

@@ -17,6 +17,7 @@ from ..artifact import load, read_plan
 from ..files.stored import ARTIFACT, WEIGHTS
 from ..inputs import zoo
 from ..inputs.checkpoints import fill
+from ..recovery import recipes
 from ..result import Result
 from ..tracing.copies import copy_with
 from .proof import tensors_from
@@ -80,6 +81,7 @@ def card(source: Source) -> Any:
         after=after,
         top1=_top1(before, after),
         command=command_of(source),
+        training=training_of(source),
         licence=licence_of(source),
         own=source.architecture is None,
         masked=bool(report.get("sparsity")),
@@ -106,16 +108,57 @@ def command_of(source: Source) -> str:
         "multiple": _unless(recipe["multiple"], 8),
         "steps": _unless(recipe["steps"], 1),
         "schedule": _unless(recipe["schedule"], "cubic"),
-        "finetune": (recipe["finetune"] or {}).get("epochs"),
+        **_trained_between(recipe["finetune"] or {}),
         "repair": _unless(_repairs(recipe["repair"], recipe["repair_options"]), "none"),
         "data": recipe["data"],
         "calibration": _unless(recipe["calibration"], 512),
         "seed": _unless(recipe["seed"], 0),
     }
     words = [
-        f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None
+        _flag(name, value)
+        for name, value in {**given, "uniform": recipe.get("uniform") or None}.items()
+        if value is not None
     ]
-    return " ".join(["prunekit run", *words, *(["--uniform"] if recipe.get("uniform") else [])])
+    return " ".join(["prunekit run", *words])
+
+
+def training_of(source: Source) -> str | None:
+    """Return the command that fine-tunes alike, with all settings that its recipe has otherwise."""
+    tuned = source.report.get("finetune")
+    if not tuned:
+        return None
+    # A file of the user's, or a recipe made in Python, is told as changes to a known one.
+    name = tuned["recipe"] if tuned["recipe"] in recipes.names() else recipes.DEFAULT
+    usual = recipes.settings_of(recipes.find(name))
+    changed = {
+        setting.replace("_", "-"): value
+        for setting, value in tuned["settings"].items()
+        if setting in usual and value != usual[setting]
+    }
+    given = {"recipe": name, "data": tuned["data"], "seed": tuned["seed"], **changed}
+    words = [_flag(flag, value) for flag, value in given.items()]
+    return " ".join(["prunekit finetune SAVED", *words])
+
+
+def _trained_between(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells `prunekit run` to train between its steps, as far as its flags can."""
+    epochs, distill = settings.get("epochs"), settings.get("distill", False)
+    for name in (recipes.DEFAULT, *recipes.names()):
+        recipe = recipes.find(name)
+        told = recipe.with_(epochs=epochs, distill=distill or recipe.distill)
+        if recipes.settings_of(told) == settings:
+            return {
+                "finetune": epochs,
+                "recipe": _unless(name, recipes.DEFAULT),
+                "distill": _unless(distill, recipe.distill),
+            }
+    return {"finetune": epochs}
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {shlex.quote(str(value))}"
 
 
 def _with_options(name: str, options: Mapping[str, Any]) -> str:
