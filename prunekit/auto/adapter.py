@@ -41,11 +41,11 @@ class Auto(Adapter):
 
     def toy(self) -> tuple[nn.Module, Tensor]:
         """Return a small network of convolutions first and attention after them."""
-        import timm
         import torch
+        from timm.models.maxxvit import MaxxVit, MaxxVitCfg
 
-        model = timm.create_model("test_coatnet", num_classes=7, img_size=64)
-        return model, torch.randn(2, 3, 64, 64)
+        stages = MaxxVitCfg(embed_dim=(32, 64, 96, 128), depths=(1, 1, 2, 1), stem_width=(16, 32))
+        return MaxxVit(stages, img_size=64, num_classes=7), torch.randn(2, 3, 64, 64)
 
 
 auto = Auto()
