@@ -1,0 +1,116 @@
+"""Is a latency that was asked for met by the model that is built?
+
+    python benchmarks/latency_budget.py [--models ...] [--ratios 0.3,0.5] [--batches 1,8]
+
+Prunes by latency, and times the dense and the small model once more afterwards, since the best of
+several measurements flatters itself. Writes benchmarks/results/latency_budget.md; rows that are in
+latency_budget.jsonl already are not made again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from page import facts, markdown
+from rich.table import Table
+
+from prunekit import prune
+from prunekit.errors import BudgetError
+from prunekit.inputs import zoo
+from prunekit.inputs.subject import Source, find_subject
+from prunekit.measuring.saving import Conditions, saved_time
+from prunekit.pruning.closing import CLOSE
+from prunekit.shared import Shared
+
+NAMED = ("swin_t", "vit_s", "convnext_t")  # with random weights: latency does not depend on them
+OUT = Path(__file__).parent / "results" / "latency_budget.md"
+NOTE = f"""\
+`prune(model, "magnitude", ratio, by="latency", axes=...)`: *predicted* is what the plan removes by
+the times of the modules; *measured* what the best of the models that were *built* removed; *again*
+the same two models timed once more afterwards, with the quartiles over pairs of passes. *miss* is
+how far that time is from the one that was asked for. *within 3 %* is {CLOSE:.0%} of it."""
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    rows = args.out.with_suffix(".jsonl")
+    found = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
+    known = {(row["model"], row["ratio"], row["batch"]) for row in found}
+    for model in args.models.split(","):
+        for batch in map(int, args.batches.split(",")):
+            for ratio in map(float, args.ratios.split(",")):
+                if (model, ratio, batch) not in known:
+                    row = tried(model, ratio, batch)
+                    found.append(row)
+                    print(row, flush=True)
+                    rows.write_text("".join(f"{json.dumps(one)}\n" for one in found))
+    write(args, found)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default=",".join((*NAMED, *zoo.names())))
+    parser.add_argument("--ratios", default="0.3,0.5")
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=OUT)
+    return parser.parse_args()
+
+
+def tried(model: str, ratio: float, batch: int) -> dict:
+    """Prune one model, and time it once more."""
+    row = {"model": model, "ratio": ratio, "batch": batch}
+    weights = "random" if model in NAMED else "auto"
+    try:
+        result = prune(
+            model, "magnitude", ratio, by="latency", latency_batch=batch, weights=weights
+        )
+    except BudgetError as error:
+        return {**row, "refused": str(error)}
+    dense = find_subject(Source(model=model, weights=weights), Shared()).model
+    timing = result.rounds[0].timing
+    again = saved_time(dense, result.model, result.example, Conditions(batch))
+    return {
+        **row,
+        "predicted": timing.predicted,
+        "measured": timing.saving.removed,
+        "built": timing.tries,
+        "again": again.removed,
+        "quartiles": [again.low, again.high],
+        "ms": [again.dense.median, again.small.median],
+        "miss": (1 - again.removed) / (1 - ratio) - 1,
+    }
+
+
+def write(args: argparse.Namespace, rows: list[dict]) -> None:
+    """Write the table with what its figures must travel with."""
+    table = Table("model", "batch", "asked", "predicted", "measured", "again", "quartiles", "ms",
+                  "built", "miss")  # fmt: skip
+    for row in sorted(rows, key=lambda row: (row["model"], row["batch"], row["ratio"])):
+        asked = f"{row['ratio']:.0%}"
+        if "refused" in row:
+            reach = row["refused"].partition("at most ")[2].partition(" ")[0]
+            table.add_row(row["model"], str(row["batch"]), asked, f"{float(reach):.0%} in reach")
+            continue
+        low, high = row["quartiles"]
+        before, after = row["ms"]
+        shares = (f"{row[key]:.1%}" for key in ("predicted", "measured", "again"))
+        table.add_row(row["model"], str(row["batch"]), asked, *shares, f"{low:.1%} to {high:.1%}",
+                      f"{before:.3g} to {after:.3g}", str(row["built"]), f"{row['miss']:+.1%}")  # fmt: skip
+    met = [row for row in rows if "refused" not in row]
+    close = sum(abs(row["miss"]) <= CLOSE for row in met)
+    parts = [
+        "# Latency: asked, predicted, measured",
+        NOTE,
+        facts("0", args.threads),
+        f"{close} of {len(met)} within 3 %, timed once more; {len(rows) - len(met)} were refused, "
+        "since so much is not in reach.",
+        markdown(table),
+    ]
+    args.out.write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
