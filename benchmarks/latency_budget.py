@@ -96,9 +96,12 @@ def write(args: argparse.Namespace, rows: list[dict]) -> None:
             continue
         low, high = row["quartiles"]
         before, after = row["ms"]
-        shares = (f"{row[key]:.1%}" for key in ("predicted", "measured", "again"))
-        table.add_row(row["model"], str(row["batch"]), asked, *shares, f"{low:.1%} to {high:.1%}",
-                      f"{before:.3g} to {after:.3g}", str(row["built"]), f"{row['miss']:+.1%}")  # fmt: skip
+        table.add_row(
+            *(row["model"], str(row["batch"]), asked),
+            *(f"{row[key]:.1%}" for key in ("predicted", "measured", "again")),
+            *(f"{low:.1%} to {high:.1%}", f"{before:.3g} to {after:.3g}"),
+            *(str(row["built"]), f"{row['miss']:+.1%}"),
+        )
     met = [row for row in rows if "refused" not in row]
     close = sum(abs(row["miss"]) <= CLOSE for row in met)
     parts = [

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .repairs.base import Repair, repair
     from .repairs.given import Layer, Norm
     from .result import Result
+    from .sensing.measure import sensitivity
     from .weights.semistructured import to_semi_structured
 
 _HOMES = {
@@ -49,6 +50,7 @@ _HOMES = {
     "prune": "engine",
     "register": "adapters.base",
     "repair": "repairs.base",
+    "sensitivity": "sensing.measure",
     "to_semi_structured": "weights.semistructured",
 }
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "prune",
     "register",
     "repair",
+    "sensitivity",
     "to_semi_structured",
 ]
 

@@ -27,7 +27,7 @@ FLOORS = (
     {"pruning", "artifact", "provision"},
     {"reuse"},
     {"engine"},
-    {"finetuning", "evaluate", "report", "testing", "comparison", "exporting"},
+    {"finetuning", "evaluate", "report", "testing", "comparison", "exporting", "sensing"},
     {"cli"},
     {"__main__"},
 )

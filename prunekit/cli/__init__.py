@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from ..errors import PruneError
 from ..files.reading import cleaned
-from . import check, compare, export, finetune, run, show
+from . import check, compare, export, finetune, run, sensitivity, show
 from .common import INTERRUPTED
 
 MESSAGE = 300  # characters of an argument error, of which a value can be any long
@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run.add(commands.add_parser("run", help="prune a model, measure it, and save it"))
     compare.add(commands.add_parser("compare", help="criteria, repairs and models, head to head"))
+    sensitivity.add(
+        commands.add_parser("sensitivity", help="which axes are dear to cut, and which are free")
+    )
     show.add_list(commands.add_parser("list", help="criteria, adapters, architectures and data"))
     show.add_show(commands.add_parser("show", help="the report of a saved model"))
     show.add_eval(commands.add_parser("eval", help="the accuracy of a saved model"))

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..axis import Axis
+from ..axis import Axis, cuts
+from .budget import Term
 from .plan import Plan
 
 
 def slices_left(axes: Sequence[Axis], plan: Plan) -> dict[str, int]:
     """Return how many slices of every axis stay, per group."""
     return {axis.name: len(plan.kept[axis.name]) // axis.spec.groups for axis in axes}
+
+
+def saved(axes: Sequence[Axis], plan: Plan, terms: Sequence[Term]) -> float:
+    """Return what a plan saves of a cost."""
+    lengths = {place: cut[0][1].weight.shape[place[1]] for place, cut in cuts(axes).items()}
+    left = positions_left(axes, plan)
+
+    def fraction(name: str, dim: int) -> float:
+        return len(left[name][dim]) / lengths[name, dim] if (name, dim) in lengths else 1.0
+
+    return sum(term.saved(fraction(*place) for place in term.dims) for term in terms)
 
 
 def positions_left(axes: Sequence[Axis], plan: Plan) -> dict[str, dict[int, Tensor]]:

@@ -116,15 +116,27 @@ class Job:
 
 
 def prepare(
-    request: Request, shared: Shared, watch: Watch, on_epoch: Callable[[Epoch], None]
+    request: Request,
+    shared: Shared,
+    watch: Watch,
+    on_epoch: Callable[[Epoch], None],
+    *,
+    looks: bool = False,
 ) -> Job:
     """Find the model and the images, and refuse what they cannot give.
+
+    Args:
+        request: What was asked for.
+        shared: What other runs have found out.
+        watch: Is told what happens.
+        on_epoch: Called after every epoch of training.
+        looks: Whether training images are looked at, whatever was asked for; they need no labels.
 
     Raises:
         PruneError: One of its children; nothing expensive has been done then.
     """
     subject = find_subject(request.source, shared)
-    learns = request.informed or request.finetune is not None
+    learns = looks or request.informed or request.finetune is not None
     data = None
     if learns or request.evaluate:
         data = find_images(
@@ -138,8 +150,9 @@ def prepare(
             calibration=request.calibration,
         )
     if learns and (data is None or data.calibration is None):
+        reader = "Sensitivity" if looks else _reader(request)
         raise DataError(
-            f"{_reader(request)} needs training images; pass data, such as fashion-mnist-mini or "
+            f"{reader} needs training images; pass data, such as fashion-mnist-mini or "
             "a folder of images."
         )
     if request.finetune is not None and data is not None:

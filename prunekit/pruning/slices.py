@@ -143,7 +143,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
         axes = traced(now, *job.chosen, here.shared)
     costs = cost_of(here, axes, job.request.by)
     with watch("score"):
-        scores = _scored(here, axes, costs[1])
+        scores = scored(here, axes, costs[1])
     timing = None
     with watch("plan"):
         if job.request.by == "latency":
@@ -152,7 +152,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
             plan = _planned(job, axes, scores, ratio, costs, before)
         last = Cut(now, axes, plan)
         whole = _together(before.cut, last) if before else last
-    small, done = _carry_out(here, last if job.request.finetune else whole)
+    small, done = carry_out(here, last if job.request.finetune else whole)
     if job.request.finetune is not None:
         with watch("train"):
             done = replace(done, trained=job.train_(small))  # the teacher is the original
@@ -191,7 +191,7 @@ def _by_name(axes: Sequence[Axis], scores: Sequence[Tensor]) -> dict[str, Tensor
     return {axis.name: score for axis, score in zip(axes, scores, strict=True)}
 
 
-def _scored(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Tensor]:
+def scored(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Tensor]:
     """Let the criterion score all axes; runs that ask the same share the answer."""
     request, shared = job.request, job.shared
     seen = (
@@ -218,7 +218,7 @@ def _scored(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Tenso
     return shared.once("scores", (seen, request.chosen), scores)
 
 
-def _carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
+def carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
     """Cut, prove that removing equals masking, and repair."""
     subject, axes, plan = cut.subject, cut.axes, cut.plan
     with job.watch("silence"):  # before there is a small model, to have one copy at a time
