@@ -347,6 +347,22 @@ def test_an_artifact_survives_kill_9_while_it_is_replaced(moment, saved, tmp_pat
     assert read_report(target)["recipe"]["seed"] == found
 
 
+def test_what_is_being_written_may_have_an_artifact_written_into_it(tmp_path):
+    inside = """
+import sys
+from prunekit.files import replacing as module
+def write(place):
+    return module.replacing(module.settled(place, lambda _: False))
+with write(sys.argv[1]) as partial, write(partial / "inner") as inner:
+    (inner / "file").write_text("written")
+"""
+    # In a process of its own, since one that waits for its own lock does so forever.
+    command = [sys.executable, "-c", inside, tmp_path / "target"]
+    subprocess.run(command, env=ENVIRONMENT, check=True, timeout=30)
+    assert (tmp_path / "target" / "inner" / "file").read_text() == "written"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
 WRITING = """
 import sys, time
 from prunekit.files import replacing as module

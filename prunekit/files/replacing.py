@@ -234,6 +234,9 @@ def _swap_in_steps(new: Path, place: Path) -> None:
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Keep others from swapping or recovering in a directory; the system frees it of the dead."""
+    if directory in _at_work:  # it is locked already, and to wait for ourselves would be forever
+        yield
+        return
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # some network file systems have no locks
