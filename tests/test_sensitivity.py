@@ -123,3 +123,9 @@ def test_what_cannot_be_is_refused():
         prunekit.sensitivity("vit_micro", ratios=[1.5])
     with pytest.raises(BudgetError, match="leave out granularity"):
         prunekit.sensitivity("vit_micro", granularity="weight")
+
+
+def test_a_cut_is_named_by_the_ratio_that_is_nearest():
+    """Of two heads, one can leave: that is a half, however little was asked for."""
+    found = prunekit.sensitivity("swin_micro", "magnitude", include=["layers.0.blocks.0.attn.head"])
+    assert [(effect.asked, effect.kept, effect.size) for effect in found.effects] == [(0.5, 1, 2)]

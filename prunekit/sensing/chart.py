@@ -36,7 +36,9 @@ def drawn(found: Sensitivity) -> str:
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_xlabel(f"divergence from the dense model (nats), {found.images} training images")
     recipe = found.recipe
-    axes.set_title(f"{recipe['arch']}: each axis cut alone, {recipe['criterion']}", fontsize=10)
+    repair = "" if recipe["repair"] == "none" else f" and {recipe['repair']}"
+    title = f"{recipe['arch']}: each axis cut alone, by {recipe['criterion']}{repair}"
+    axes.set_title(title, fontsize=10)
     figure.legend(loc="outside lower center", ncols=len(ratios), fontsize=8, frameon=False)
     with rc_context({"svg.fonttype": "none"}), io.StringIO() as page:  # text that can be found
         figure.savefig(page, format="svg", metadata={"Date": None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -162,21 +163,20 @@ def _plans(
     ratios: Sequence[float],
     multiple: int,
 ) -> Iterator[tuple[float, Plan]]:
-    """Yield plans that leave all other axes whole; of ratios that come to the same, the first."""
+    """Yield plans that leave all other axes whole; of ratios that come to the same, the nearest."""
     cut, scores = [axis for axis, _ in unit], [score for _, score in unit]
     whole = {axis.name: tuple(range(axis.size)) for axis in axes}
     sizes = {axis.name: axis.size for axis in axes}
-    found: list[Plan] = []
+    found: dict[float, Plan] = {}
     for ratio in ratios:
         budget = Budget(ratio, "slices", float(sum(axis.size for axis in cut)))
-        try:
+        with suppress(NothingToRemove, OutOfReach):
             plan = make_plan(cut, scores, budget, scope="axis", floor=0, multiple=multiple)
-        except (NothingToRemove, OutOfReach):
-            continue
-        plan = replace(plan, kept={**whole, **plan.kept}, sizes=sizes)
-        if all(plan.kept != before.kept for before in found):
-            found.append(plan)
-            yield ratio, plan
+            nearest = found.get(plan.got)
+            if nearest is None or abs(plan.got - ratio) < abs(plan.got - nearest.asked):
+                found[plan.got] = plan
+    for _, plan in sorted(found.items()):
+        yield plan.asked, replace(plan, kept={**whole, **plan.kept}, sizes=sizes)
 
 
 def _effect(
