@@ -188,7 +188,11 @@ class Request:
                 raise BudgetError(unknown("further budget", word, ALSO))
             if word == self.by:
                 raise BudgetError(f"{word} is the budget already; name another one in also.")
-            Budget(ratio, self.by, total=0)  # checks the ratio
+            if not isinstance(ratio, numbers.Real) or not 0 < ratio < 1:
+                raise BudgetError(
+                    f"also asks for {ratio} of {word}; expected the fraction to remove, between 0 "
+                    "and 1 (both excluded)."
+                )
         if self.also and (self.steps > 1 or self.level.masks):
             raise BudgetError(
                 "Several budgets are met in one round of slices; leave also out, or steps and "

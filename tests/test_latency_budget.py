@@ -94,6 +94,22 @@ def test_a_table_that_is_damaged_is_named(tmp_path):
     by_latency()
 
 
+def test_a_place_that_cannot_hold_tables_is_refused_before_one_is_measured(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(latency_table.CACHE, str(tmp_path / "file"))
+    monkeypatch.setattr(latency_table, "own_times", lambda *_: pytest.fail("measured"))
+    with pytest.raises(BudgetError, match="let PRUNEKIT_CACHE name a folder"):
+        by_latency()
+
+
+def test_a_batch_that_does_not_fit_is_said(capsys):
+    words = "run --arch vit_micro --criterion magnitude --by latency --latency-batch 99999999"
+    assert main([*words.split(), "--ratio", "0.1"]) == 2
+    said = capsys.readouterr().err
+    assert "does not fit into memory" in said
+    assert "latency_batch" in said
+
+
 def test_milliseconds_may_be_named_instead():
     result = by_latency(None, target_ms=7, multiple=1)
     saved = result.rounds[0].timing.saving
@@ -143,7 +159,7 @@ class Bench:
 
     def plan(self, target):
         if target > self.most:
-            raise OutOfReach("too much", self.most)
+            raise OutOfReach("too much", self.most, "latency")
         got = round(target / self.step) * self.step
         return Plan({"a": tuple(range(round(got / self.step)))}, {"a": 999}, "latency", target, got)
 
@@ -196,7 +212,7 @@ def test_no_plan_is_built_twice(monkeypatch):
 
 def test_what_is_out_of_reach_is_said_before_anything_is_built(monkeypatch):
     bench = Bench(lambda p: p, most=0.3)
-    with pytest.raises(OutOfReach):
+    with pytest.raises(OutOfReach, match=r"at most 30\.0% can be removed at batch 1"):
         bench.close(0.4, monkeypatch)
     assert not bench.built
 
@@ -233,7 +249,8 @@ REFUSED = {
     "--by latency --steps 2": "met in one round",
     "--also latency=0.3": "No further budget",
     "--also params=0.3": "params is the budget already",
-    "--also macs=1.3": "The ratio is 1.3",
+    "--also macs=1.3": "also asks for 1.3 of macs",
+    "--by latency --ratio 0.99": "of the latency is out of reach",
     "--also macs=0.3 --steps 2": "in one round",
     "--also macs=0.99": "by macs is out of reach",
 }
@@ -246,6 +263,12 @@ def test_bad_input_gets_one_sentence(words, capsys):
     assert said.startswith("prunekit: ")
     assert REFUSED[words] in said
     assert "\n" not in said
+
+
+def test_a_further_budget_needs_its_share(capsys):
+    with pytest.raises(SystemExit):
+        main("run --arch vit_micro --also macs".split())
+    assert "say how much, as in macs=0.3" in capsys.readouterr().err
 
 
 def test_part_of_a_model_has_no_latency():

@@ -172,6 +172,7 @@ EXTRAS = {
     "comparison",
     "recovery",
     "exporting",
+    "sensing",
 }  # rooms that need what is installed by choice, and say so
 
 

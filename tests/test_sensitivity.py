@@ -119,6 +119,8 @@ def test_what_cannot_be_is_refused():
         prunekit.sensitivity("resnet18", "magnitude", weights="random")
     with pytest.raises(BudgetError, match="none twice"):
         prunekit.sensitivity("vit_micro", ratios=[0.5, 0.5])
+    with pytest.raises(BudgetError, match="removes a slice of any axis"):
+        prunekit.sensitivity("vit_micro", ratios=[0.001], include=["blocks.0.*"], calibration=8)
     with pytest.raises(BudgetError, match="expected the fraction to remove"):
         prunekit.sensitivity("vit_micro", ratios=[1.5])
     with pytest.raises(BudgetError, match="leave out granularity"):

@@ -85,8 +85,14 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
 
 
 @contextmanager
-def progress(first: str, *, quiet: bool = False) -> Iterator[Any]:
-    """Show on standard error which step is running, and for how long it has been."""
+def progress(first: str, *, quiet: bool = False, interrupted: str = INTERRUPTED) -> Iterator[Any]:
+    """Show on standard error which step is running, and for how long it has been.
+
+    Args:
+        first: The step that begins now.
+        quiet: Whether nothing is shown.
+        interrupted: What to say after Ctrl-C.
+    """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -95,12 +101,12 @@ def progress(first: str, *, quiet: bool = False) -> Iterator[Any]:
     shown = console.is_terminal and not quiet
     with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task(first, total=None)
-        with _leaving_at_once(console):
+        with _leaving_at_once(console, interrupted):
             yield lambda step: bar.update(task, description=step)
 
 
 @contextmanager
-def _leaving_at_once(console: Any) -> Iterator[None]:
+def _leaving_at_once(console: Any, said: str) -> Iterator[None]:
     """Let Ctrl-C or a SIGTERM end the process on the spot, and leave nothing half-written.
 
     Raised inside an import, a KeyboardInterrupt is often swallowed, or turned into another
@@ -110,7 +116,7 @@ def _leaving_at_once(console: Any) -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         abandon()
         console.show_cursor()
-        print(INTERRUPTED, file=sys.stderr, flush=True)
+        print(said, file=sys.stderr, flush=True)
         os._exit(128 + number)
 
     with nudges_to(leave):

@@ -107,7 +107,16 @@ def _repairs() -> list[str]:
 
 def shares(text: str) -> dict[str, float]:
     """Read "params=0.3,macs=0.5"."""
-    return {word: float(share) for word, _, share in (one.partition("=") for one in words(text))}
+    found = {}
+    for one in words(text):
+        word, _, share = one.partition("=")
+        try:
+            found[word] = float(share)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{one!r} names no share; say how much, as in {word or 'params'}=0.3"
+            ) from None
+    return found
 
 
 def pixels(text: str) -> tuple[int, int]:

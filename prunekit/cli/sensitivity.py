@@ -8,7 +8,16 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from .common import add_data, add_examples, add_output, place, progress, say_saved, words
+from .common import (
+    INTERRUPTED,
+    add_data,
+    add_examples,
+    add_output,
+    place,
+    progress,
+    say_saved,
+    words,
+)
 from .run import pixels
 
 if TYPE_CHECKING:
@@ -53,7 +62,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with progress("load torch", quiet=options.quiet) as on_step:
+    with progress("load torch", quiet=options.quiet, interrupted=_interrupted(options)) as on_step:
         from ..sensing.kept import Kept
         from ..sensing.measure import RATIOS, sensitivity
 
@@ -82,6 +91,13 @@ def _run(options: argparse.Namespace) -> int:
         Console(highlight=False).print(render(found))
         say_saved(options.out or "nowhere; add --out DIR to keep it")
     return 0
+
+
+def _interrupted(options: argparse.Namespace) -> str:
+    """Say what is left of a run that is cut off."""
+    if options.out is None:
+        return INTERRUPTED
+    return f"prunekit: interrupted; what was measured is in {options.out}: repeat the command."
 
 
 def _draw(options: argparse.Namespace, found: Sensitivity) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from ..arguments import Inputs, batch_of, call, mapped
+from ..errors import BudgetError
 from ..tracing.checkpointing import without_checkpointing
 from .counting import Latency
 
@@ -65,7 +67,8 @@ def times(
         for passes in range(1, WARM_UP + most + 1):
             turns.reverse()  # whatever comes and goes in step should not hit the same one always
             for model, x, taken in turns:
-                taken.append(_time(model, x))
+                with fitting(batch):
+                    taken.append(_time(model, x))
             if passes >= fewest and sum(map(sum, found)) > seconds:
                 break
     return [taken[min(WARM_UP, len(taken) - fewest) :] for taken in found]
@@ -80,10 +83,28 @@ def summed_up(seconds: Sequence[float]) -> Latency:
 def batch_for(model: nn.Module, example: Inputs, count: int) -> Inputs:
     """Return so many times the first image, where a model is and in its precision."""
     like = next(model.parameters())
-    return mapped(
-        lambda x: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype),
-        batch_of(example, count),
-    )
+    with fitting(count):
+        return mapped(
+            lambda x: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype),
+            batch_of(example, count),
+        )
+
+
+@contextmanager
+def fitting(batch: int) -> Iterator[None]:
+    """Say in a sentence that memory is too small for so many images.
+
+    Raises:
+        BudgetError: It is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise BudgetError(
+            f"A batch of {batch} images does not fit into memory; time fewer (latency_batch)."
+        ) from error
 
 
 def _time(model: nn.Module, x: Inputs) -> float:

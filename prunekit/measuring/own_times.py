@@ -13,7 +13,7 @@ from torch import nn
 
 from ..arguments import Inputs, call
 from ..tracing.checkpointing import without_checkpointing
-from .latency import WARM_UP, batch_for, wait
+from .latency import WARM_UP, batch_for, fitting, wait
 
 PASSES = (5, 30)  # fewest and most of each model
 ENOUGH_SECONDS = 40.0  # for all of them, if that is not too few
@@ -46,7 +46,8 @@ def own_times(models: Sequence[nn.Module], example: Inputs, batch: int) -> list[
         for number in range(1, WARM_UP + most + 1):
             turns.reverse()  # whatever comes and goes in step should not hit the same one always
             for model, x, stopwatch, found in turns:
-                found.append(stopwatch.run(model, x))
+                with fitting(batch):
+                    found.append(stopwatch.run(model, x))
             if number >= WARM_UP + fewest and time.perf_counter() - start > ENOUGH_SECONDS:
                 break
     return [_medians(found[WARM_UP:]) for found in passes]

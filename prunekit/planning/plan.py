@@ -23,11 +23,12 @@ class OutOfReach(BudgetError):
 
     Attributes:
         reachable: The largest ratio that is within reach.
+        by: What the budget counts.
     """
 
-    def __init__(self, message: str, reachable: float):
+    def __init__(self, message: str, reachable: float, by: By):
         super().__init__(message)
-        self.reachable = reachable
+        self.reachable, self.by = reachable, by
 
 
 class NothingToRemove(BudgetError):
@@ -125,7 +126,8 @@ def make_plan(
         cost = _Cost(units, one)
         reachable = 1 - cost(counts_after(units, chain)) / one.total
         if one.ratio - reachable > CLOSE_ENOUGH:
-            raise OutOfReach(_out_of_reach(one, reachable, axes, floor, multiple), reachable)
+            said = _out_of_reach(one, reachable, axes, floor, multiple)
+            raise OutOfReach(said, reachable, one.by)
         counts = list(map(min, counts, _solve(chain, units, cost, one)))
     got = 1 - _Cost(units, budget)(counts) / budget.total
     if got == 0:

@@ -7,6 +7,7 @@ prediction that should come out right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -45,7 +46,7 @@ def closed(
     tries: list[tuple[Plan, Timing]] = []
     target = asked
     for attempt in range(1 + CORRECTIONS):
-        plan = _within_reach(planned, target) if tries else planned(target)
+        plan = _within_reach(planned, target) if tries else _first(planned, target, conditions)
         if any(plan.kept == before.kept for before, _ in tries):
             break  # there is no plan between those that were tried
         saving = saved_time(dense, build(plan), example, conditions)
@@ -58,6 +59,22 @@ def closed(
         target = _corrected([(one.predicted, one.saving.removed) for _, one in tries], asked)
     plan, timing = min(tries, key=lambda one: one[1].miss)
     return plan, timing.after(len(tries))
+
+
+def _first(planned: Callable[[float], Plan], asked: float, conditions: Conditions) -> Plan:
+    try:
+        return planned(asked)
+    except OutOfReach as error:
+        if error.by != "latency":
+            raise
+        raise OutOfReach(
+            f"To remove {asked:.1%} of the latency is out of reach: by the times of the modules, "
+            f"at most {math.floor(1000 * error.reachable) / 10:.1f}% can be removed at batch "
+            f"{conditions.batch}. Ask for less (a smaller ratio, or more milliseconds), time more "
+            "images at once (latency_batch), or let more kinds of axes shrink.",
+            error.reachable,
+            error.by,
+        ) from error
 
 
 def _within_reach(planned: Callable[[float], Plan], target: float) -> Plan:

@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 from ..arguments import tensors_of
 from ..axis import Axis, cuts
 from ..cutting.shrink import shrunk
+from ..errors import BudgetError
 from ..files.reading import read_json
 from ..inputs.subject import Subject
 from ..measuring.own_times import own_times
@@ -59,6 +60,7 @@ def latency_terms(
     """
     plans = [_keeping(axes, fraction, multiple) for fraction in KEPT]
     place = _cache() / f"{_digest(subject, plans, conditions)}.json"
+    _check_writable(place.parent)
     if not place.exists():
         _write(place, {"times": _measured(subject, axes, plans, conditions)})
     table = read_json(place, Table, advice="remove it, and it is measured again")
@@ -165,8 +167,24 @@ def _cache() -> Path:
     return (Path(given) if given else base / "prunekit") / "latency"
 
 
+def _check_writable(folder: Path) -> None:
+    """Refuse a place for tables before one is measured."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError as error:
+        raise BudgetError(
+            f"Tables of latency cannot be kept in {str(folder)!r} ({error.strerror}); let {CACHE} "
+            "name a folder that can be written to."
+        ) from error
+    if not writable:
+        raise BudgetError(
+            f"Tables of latency cannot be kept in {str(folder)!r}, which is read-only; let {CACHE} "
+            "name a folder that can be written to."
+        )
+
+
 def _write(place: Path, table: Table) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_suffix(f".{os.getpid()}")
     partial.write_text(json.dumps(table))
     partial.replace(place)

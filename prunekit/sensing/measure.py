@@ -74,11 +74,13 @@ class Sensitivity:
         effects: Of every axis at every ratio that sizes allow, in the order of the model.
         recipe: What determined it, and the versions it was made with.
         images: How many training images were looked at.
+        uncut: Names of axes of which none of the ratios removes a slice.
     """
 
     effects: tuple[Effect, ...]
     recipe: Mapping[str, Any]
     images: int
+    uncut: tuple[str, ...] = ()
 
 
 @with_keywords(Options, Request)
@@ -140,7 +142,15 @@ def sensitivity(
             effect = there.get((name, ratio)) or _effect(job, axes, name, ratio, plan, dense)
             effects.append(effect)
             on_effect(effect)
-    return Sensitivity(tuple(effects), _recipe(job), len(dense.logits))
+    seen = {effect.axis for effect in effects}
+    uncut = tuple(name for name in units if name not in seen)
+    if not effects:
+        asked = ", ".join(f"{ratio:g}" for ratio in ratios)
+        raise BudgetError(
+            f"None of the ratios ({asked}) removes a slice of any axis, in multiples of "
+            f"{request.multiple}; name larger ones, or a smaller multiple."
+        )
+    return Sensitivity(tuple(effects), _recipe(job), len(dense.logits), uncut)
 
 
 def _quiet(_: object) -> None:

@@ -41,7 +41,8 @@ def render(found: Sensitivity) -> RenderableType:
         "logarithmic; saves: parameters of the whole model, at the last share",
         style="dim",
     )
-    return Group(title, Text(), table, Text(), note)
+    uncut = [Text(f"Nothing to cut: {', '.join(found.uncut)}", style="dim")] if found.uncut else []
+    return Group(title, Text(), table, *uncut, Text(), note)
 
 
 def _by_axis(effects: Sequence[Effect]) -> dict[str, list[Effect]]:

@@ -21,7 +21,11 @@ from ..strategies.prunings import Pruning
 
 DTYPE = {**DTYPES, "float16": torch.float16}
 CLOSE = 0.005  # what a budget may be missed by without a warning
-BUDGET = ("BudgetError", "NothingToRemove", "OutOfReach")  # the refusals that a right pruning may meet
+BUDGET = (
+    "BudgetError",
+    "NothingToRemove",
+    "OutOfReach",
+)  # the refusals that a right pruning may meet
 
 
 def examine(scene: Scene, case: Pruning) -> Outcome:
