@@ -26,7 +26,7 @@ EXAMPLES = [
 
 def test_the_long_commands_have_examples():
     assert {line.partition("prunekit ")[2].split()[0] for line in EXAMPLES} == {
-        "run", "compare", "export", "finetune",
+        "run", "compare", "export", "finetune", "sensitivity",
     }  # fmt: skip
 
 

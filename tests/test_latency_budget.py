@@ -267,7 +267,7 @@ def test_bad_input_gets_one_sentence(words, capsys):
 
 def test_a_further_budget_needs_its_share(capsys):
     with pytest.raises(SystemExit):
-        main("run --arch vit_micro --also macs".split())
+        main(["run", "--arch", "vit_micro", "--also", "macs"])
     assert "say how much, as in macs=0.3" in capsys.readouterr().err
 
 

@@ -42,8 +42,8 @@ def times(
     example: Inputs,
     batch: int,
     *,
-    most: int = REPEATS[1],
-    seconds: float = ENOUGH_SECONDS,
+    most: int | None = None,
+    seconds: float | None = None,
 ) -> list[list[float]]:
     """Time forward passes of several models side by side, so that noise hits all alike.
 
@@ -51,8 +51,8 @@ def times(
         models: Each on the device it is to be timed on.
         example: Inputs; the first image is repeated.
         batch: Images in a forward pass.
-        most: The most passes of each.
-        seconds: For all of them.
+        most: The most passes of each; as `REPEATS` says unless given.
+        seconds: For all of them; `ENOUGH_SECONDS` unless given.
 
     Returns:
         For each model the seconds that passes took: at least the fewest of `REPEATS`, at most the
@@ -61,7 +61,8 @@ def times(
     """
     found: list[list[float]] = [[] for _ in models]
     inputs = [batch_for(model, example, batch) for model in models]
-    fewest = REPEATS[0]
+    fewest, most = REPEATS[0], most or REPEATS[1]
+    seconds = seconds or ENOUGH_SECONDS
     turns = list(zip(models, inputs, found, strict=True))
     with without_checkpointing(*models):
         for passes in range(1, WARM_UP + most + 1):
