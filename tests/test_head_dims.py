@@ -9,7 +9,7 @@ import oracle
 import pytest
 import timm
 import torch
-from test_heads import HEADS, SHALLOW, WIDTH, Cosine, Plain, Pooled, Separate, X, net
+from test_heads import HEADS, WIDTH, Cosine, Plain, Pooled, Separate, X, net, shallow
 
 from prunekit import load, prune
 from prunekit.errors import AdapterError
@@ -129,10 +129,7 @@ FAMILIES = (
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_those_of_timm_s_families_leave_exactly(name):
-    torch.manual_seed(0)
-    model = oracle.vary_(timm.create_model(name, num_classes=7, **SHALLOW[name]))
-    size = SHALLOW[name].get("img_size", model.pretrained_cfg["input_size"][-1])
-    x = torch.randn(1, 3, size, size)
+    model, x = shallow(name)
 
     result = prune(model, "magnitude", 0.03, axes=["head_dim"], example_input=x)
 

@@ -240,12 +240,17 @@ SHALLOW = {
 }
 
 
-@pytest.mark.parametrize("name", SHALLOW)
-def test_heads_of_timm_s_families_leave_exactly(name):
+def shallow(name):
+    """Return a family's model of few blocks, and an image for it."""
     torch.manual_seed(0)
     model = oracle.vary_(timm.create_model(name, num_classes=7, **SHALLOW[name]))
     size = SHALLOW[name].get("img_size", model.pretrained_cfg["input_size"][-1])
-    x = torch.randn(1, 3, size, size)
+    return model, torch.randn(1, 3, size, size)
+
+
+@pytest.mark.parametrize("name", SHALLOW)
+def test_heads_of_timm_s_families_leave_exactly(name):
+    model, x = shallow(name)
 
     result = prune(model, "magnitude", 0.3, adapter="auto", example_input=x)
 

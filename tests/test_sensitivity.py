@@ -114,6 +114,12 @@ def test_the_terminal_shows_what_each_axis_costs(capsys):
     assert "saved     nowhere" in said
 
 
+def test_what_may_surprise_is_said(capsys):
+    words = "sensitivity --arch vit_micro --adapter auto --criterion magnitude --calibration 8"
+    assert main([*words.split(), "--ratios", "0.5", "--include", "blocks.0.mlp", "--quiet"]) == 0
+    assert "adapter 'vit' knows this family" in capsys.readouterr().err
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(DataError, match="Sensitivity needs training images"):
         prunekit.sensitivity("resnet18", "magnitude", weights="random")

@@ -16,6 +16,7 @@ from .common import (
     place,
     progress,
     say_saved,
+    warn,
     words,
 )
 from .run import pixels
@@ -81,6 +82,7 @@ def _run(options: argparse.Namespace) -> int:
         if kept:
             kept.finish(found)
             _draw(options, found)
+    warn(found.warnings)
     if options.json:
         print(json.dumps(asdict(found), indent=1))
     elif not options.quiet:
@@ -97,7 +99,10 @@ def _interrupted(options: argparse.Namespace) -> str:
     """Say what is left of a run that is cut off."""
     if options.out is None:
         return INTERRUPTED
-    return f"prunekit: interrupted; what was measured is in {options.out}: repeat the command."
+    return (
+        f"prunekit: interrupted; what was measured so far, if anything, is in {options.out}: "
+        "repeat the command to go on."
+    )
 
 
 def _draw(options: argparse.Namespace, found: Sensitivity) -> None:

@@ -68,8 +68,7 @@ def times(
         for passes in range(1, WARM_UP + most + 1):
             turns.reverse()  # whatever comes and goes in step should not hit the same one always
             for model, x, taken in turns:
-                with fitting(batch):
-                    taken.append(_time(model, x))
+                taken.append(_time(model, x))
             if passes >= fewest and sum(map(sum, found)) > seconds:
                 break
     return [taken[min(WARM_UP, len(taken) - fewest) :] for taken in found]
@@ -84,16 +83,15 @@ def summed_up(seconds: Sequence[float]) -> Latency:
 def batch_for(model: nn.Module, example: Inputs, count: int) -> Inputs:
     """Return so many times the first image, where a model is and in its precision."""
     like = next(model.parameters())
-    with fitting(count):
-        return mapped(
-            lambda x: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype),
-            batch_of(example, count),
-        )
+    return mapped(
+        lambda x: x.to(like.device, like.dtype if x.is_floating_point() else x.dtype),
+        batch_of(example, count),
+    )
 
 
 @contextmanager
 def fitting(batch: int) -> Iterator[None]:
-    """Say in a sentence that memory is too small for so many images.
+    """Say in a sentence that memory is too small for as many images as a user asked for.
 
     Raises:
         BudgetError: It is.

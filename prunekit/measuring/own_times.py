@@ -37,7 +37,7 @@ def own_times(models: Sequence[nn.Module], example: Inputs, batch: int) -> list[
     """
     passes: list[list[Mapping[str, float]]] = [[] for _ in models]
     fewest, most = PASSES
-    with without_checkpointing(*models), ExitStack() as stack:
+    with fitting(batch), without_checkpointing(*models), ExitStack() as stack:
         turns = [
             (model, batch_for(model, example, batch), stack.enter_context(_watched(model)), found)
             for model, found in zip(models, passes, strict=True)
@@ -46,8 +46,7 @@ def own_times(models: Sequence[nn.Module], example: Inputs, batch: int) -> list[
         for number in range(1, WARM_UP + most + 1):
             turns.reverse()  # whatever comes and goes in step should not hit the same one always
             for model, x, stopwatch, found in turns:
-                with fitting(batch):
-                    found.append(stopwatch.run(model, x))
+                found.append(stopwatch.run(model, x))
             if number >= WARM_UP + fewest and time.perf_counter() - start > ENOUGH_SECONDS:
                 break
     return [_medians(found[WARM_UP:]) for found in passes]

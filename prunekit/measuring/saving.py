@@ -14,7 +14,7 @@ from torch import nn
 from ..arguments import Inputs
 from ..tracing.copies import in_precision
 from .counting import Latency
-from .latency import summed_up, times
+from .latency import fitting, summed_up, times
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -71,7 +71,7 @@ def saved_time(
     """
     ready = [conditions.ready(model, example) for model in (dense, small)]
     models = [model for model, _ in ready]
-    with _compiled(conditions.compiled):
+    with fitting(conditions.batch), _compiled(conditions.compiled):
         run = [_compile(model) for model in models] if conditions.compiled else models
         passes = times(run, ready[0][1], conditions.batch, most=MOST, seconds=SECONDS)
     pairs = [1 - after / before for before, after in zip(*passes, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import BudgetError
-from ..measuring.latency import summed_up, times
+from ..measuring.latency import fitting, summed_up, times
 from .job import Job
 
 
@@ -18,7 +18,7 @@ def aimed(job: Job) -> Job:
     request = job.request
     if request.target_ms is None:
         return job
-    with job.watch("time"):
+    with job.watch("time"), fitting(request.latency_batch):
         model, example = request.conditions.ready(job.subject.model, job.subject.example)
         taken = times([model], example, request.latency_batch)[0]
     dense = summed_up(taken).median

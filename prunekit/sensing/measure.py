@@ -75,12 +75,14 @@ class Sensitivity:
         recipe: What determined it, and the versions it was made with.
         images: How many training images were looked at.
         uncut: Names of axes of which none of the ratios removes a slice.
+        warnings: What is right but may surprise about the model.
     """
 
     effects: tuple[Effect, ...]
     recipe: Mapping[str, Any]
     images: int
     uncut: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @with_keywords(Options, Request)
@@ -150,7 +152,7 @@ def sensitivity(
             f"None of the ratios ({asked}) removes a slice of any axis, in multiples of "
             f"{request.multiple}; name larger ones, or a smaller multiple."
         )
-    return Sensitivity(tuple(effects), _recipe(job), len(dense.logits), uncut)
+    return Sensitivity(tuple(effects), _recipe(job), len(dense.logits), uncut, job.subject.warnings)
 
 
 def _quiet(_: object) -> None:
