@@ -116,7 +116,9 @@ def test_the_terminal_shows_what_each_axis_costs(capsys):
 
 def test_what_may_surprise_is_said(capsys):
     words = "sensitivity --arch vit_micro --adapter auto --criterion magnitude --calibration 8"
-    assert main([*words.split(), "--ratios", "0.5", "--include", "blocks.0.mlp", "--quiet"]) == 0
+    assert (
+        main([*words.split(), "--ratios", "0.5", "--include", "blocks.0.mlp.fc1", "--quiet"]) == 0
+    )
     assert "adapter 'vit' knows this family" in capsys.readouterr().err
 
 
