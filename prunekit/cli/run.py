@@ -34,43 +34,11 @@ prunekit run --arch vit_b-half --ratio 0.2 --out vit_b-smaller
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    _add_budget(parser)
+    _add_latency(parser)
+    _add_recovery(parser)
     add = parser.add_argument
-    arch = add(
-        "--arch", required=True, help="of the zoo, an alias, any timm name, or a saved model"
-    )
-    criterion = add(
-        "--criterion", default="dimap", help="name, or name:option=value (default: dimap)"
-    )
-    add("--ratio", type=float, help="fraction of the whole model to remove (0.5)")
-    add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
-    add("--by", default="params", help="what it counts: params, macs, slices or latency (params)")
-    add("--also", type=shares, default={}, help="further budgets, at least: params=0.3,macs=0.5")
-    add("--target-ms", type=float, metavar="MS", help="a latency to come down to; not a ratio")
-    add("--latency-batch", type=int, default=1, metavar="N", help="images in a pass by latency (1)")
-    add("--latency-dtype", default="float32", help="float32, bfloat16 or float16 (float32)")
-    add("--compile", action="store_true", help="time what torch.compile makes of the models")
-    add("--scope", help="where slices compete: axis, kind or model (the criterion's own)")
-    repair = add(
-        "--repair",
-        default="none",
-        help="adjusts what stays: none, bias, lstsq, recalibrate, or lstsq,recalibrate (none)",
-    )
-    add("--axes", type=words, help="kinds that may shrink: mlp,conv,head,head_dim,width")
-    add("--include", type=words, default=(), help="globs on axis names, comma-separated")
-    add("--exclude", type=words, default=(), help="globs on axis names, comma-separated")
-    add("--floor", type=float, default=0.1, help="smallest kept fraction of an axis (0.1)")
-    add("--multiple", type=int, default=8, help="kept MLP and width sizes are multiples of it (8)")
-    add("--uniform", action="store_true", help="equal sizes in all blocks of a stage")
-    add("--steps", type=int, default=1, help="rounds of scoring, cutting and repairing (1)")
-    add("--schedule", default="cubic", help="what each round removes: linear or cubic (cubic)")
-    add("--finetune", type=int, metavar="N", help="train for N epochs after every round")
-    add("--recipe", help="how to train: quick, dimap, isomorphic or a TOML file (quick)")
-    add("--distill", action="store_true", help="learn from the dense model too")
-    add("--weights", default="auto", help="auto, pretrained, random, or a file")
-    add("--img-size", type=pixels, metavar="N", help="of images: one number, or height,width")
-    add("--in-chans", type=int, metavar="N", help="channels of images (the architecture's own)")
-    add("--num-classes", type=int, metavar="N", help="outputs of the classifier; 0 for none")
-    add("--adapter", help="what knows the model (found among those that `prunekit list` shows)")
     add_data(parser)
     add("--calibration", type=int, default=512, help="images criterion and repair may see (512)")
     add("--no-timing", dest="timed", action="store_false", help="measure no latency and no memory")
@@ -80,10 +48,62 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--out", type=place, help="directory to save the small model in")
     add_output(parser)
     add_examples(parser, EXAMPLES)
-    complete_with(arch, _architectures)
-    complete_with(criterion, _criteria)
-    complete_with(repair, _repairs)
     parser.set_defaults(run=_run)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the model").add_argument
+    arch = add(
+        "--arch", required=True, help="of the zoo, an alias, any timm name, or a saved model"
+    )
+    complete_with(arch, _architectures)
+    add("--weights", default="auto", help="auto, pretrained, random, or a file")
+    add("--img-size", type=pixels, metavar="N", help="of images: one number, or height,width")
+    add("--in-chans", type=int, metavar="N", help="channels of images (the architecture's own)")
+    add("--num-classes", type=int, metavar="N", help="outputs of the classifier; 0 for none")
+    add("--adapter", help="what knows the model (found among those that `prunekit list` shows)")
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what leaves, and how much").add_argument
+    criterion = add(
+        "--criterion", default="dimap", help="name, or name:option=value (default: dimap)"
+    )
+    complete_with(criterion, _criteria)
+    add("--ratio", type=float, help="fraction of the whole model to remove (0.5)")
+    add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
+    add("--by", default="params", help="what it counts: params, macs, slices or latency (params)")
+    add("--also", type=shares, default={}, help="further budgets, at least: params=0.3,macs=0.5")
+    add("--scope", help="where slices compete: axis, kind or model (the criterion's own)")
+    add("--axes", type=words, help="kinds that may shrink: mlp,conv,head,head_dim,width")
+    add("--include", type=words, default=(), help="globs on axis names, comma-separated")
+    add("--exclude", type=words, default=(), help="globs on axis names, comma-separated")
+    add("--floor", type=float, default=0.1, help="smallest kept fraction of an axis (0.1)")
+    add("--multiple", type=int, default=8, help="kept MLP and width sizes are multiples of it (8)")
+    add("--uniform", action="store_true", help="equal sizes in all blocks of a stage")
+
+
+def _add_latency(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("a budget of latency").add_argument
+    add("--target-ms", type=float, metavar="MS", help="a latency to come down to; not a ratio")
+    add("--latency-batch", type=int, default=1, metavar="N", help="images in a pass by latency (1)")
+    add("--latency-dtype", default="float32", help="float32, bfloat16 or float16 (float32)")
+    add("--compile", action="store_true", help="time what torch.compile makes of the models")
+
+
+def _add_recovery(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("rounds and recovery").add_argument
+    repair = add(
+        "--repair",
+        default="none",
+        help="adjusts what stays: none, bias, lstsq, recalibrate, or lstsq,recalibrate (none)",
+    )
+    complete_with(repair, _repairs)
+    add("--steps", type=int, default=1, help="rounds of scoring, cutting and repairing (1)")
+    add("--schedule", default="cubic", help="what each round removes: linear or cubic (cubic)")
+    add("--finetune", type=int, metavar="N", help="train for N epochs after every round")
+    add("--recipe", help="how to train: quick, dimap, isomorphic or a TOML file (quick)")
+    add("--distill", action="store_true", help="learn from the dense model too")
 
 
 def _architectures() -> list[str]:

@@ -102,10 +102,7 @@ def export(
         top1: dict[str, float] = {}
         if images is not None:
             top1 = _quantized(partial, images, calibration, on_step, evaluate=evaluate)
-        timings: dict[int, Timing] = {}
-        if timed and to == "onnx" and source.images is not None and program and program.dynamic:
-            on_step("measure")
-            timings = _timed(sizes, partial)
+        timings = _timed(sizes, partial, program, on_step) if timed and to == "onnx" else {}
         exported = Exported(
             to=to,
             directory=place,
@@ -311,8 +308,16 @@ def _top1(place: Path, tests: Iterable[Sequence[Tensor]]) -> float:
     return accuracy(onnx_file.OnnxModel(place / onnx_file.FILE), tests)[0]
 
 
-def _timed(sizes: Sequence[Source], place: Path) -> dict[int, Timing]:
-    """Time the file beside one of the dense model, in float32, in the same runtime."""
+def _timed(
+    sizes: Sequence[Source], place: Path, program: Program | None, on_step: Callable[[str], None]
+) -> dict[int, Timing]:
+    """Time the file beside one of the dense model, in float32, in the same runtime.
+
+    Only what takes images, and any number of them, is timed.
+    """
+    if sizes[0].images is None or program is None or not program.dynamic:
+        return {}
+    on_step("measure")
     dense = sizes[0].dense()
     if dense is None:
         return {}
