@@ -228,13 +228,13 @@ def open_artifact(
         data = stored.plan()
         where = str(stored.directory)
         architecture = Architecture(**data["architecture"]) if data["architecture"] else None
-        large = model if model is not None else _large(architecture, stored)
+        plan = Plan.from_json(data["plan"])
+        large = model if model is not None else _large(architecture, stored, plan)
         with explained(where):
             example = _example(large, example_input)
             adapter = _seen(
                 adapter or ADAPTERS.get(data["adapter"]), data.get("at"), large, example
             )
-            plan = Plan.from_json(data["plan"])
             axes = _traced(large, plan, adapter, example, where)
             small = shrunk(large, axes, plan, adapter).to(DTYPES[data["dtype"]])
         _fill(small, stored)
@@ -315,14 +315,15 @@ def check_writable(directory: str | Path) -> Path:
     return settled(directory, is_artifact)
 
 
-def _large(architecture: Architecture | None, stored: Stored) -> nn.Module:
+def _large(architecture: Architecture | None, stored: Stored, plan: Plan) -> nn.Module:
     if architecture is None:
         raise ArtifactError(
             f"The model in {stored.directory} was not built by prunekit; pass the original "
             "as model to load() in Python."
         )
     small = shapes(stored.files.file(WEIGHTS), str(stored.directory / WEIGHTS))
-    return build_named(architecture, small, str(stored.directory))
+    shallower = any(not kept for kept in plan.kept.values())
+    return build_named(architecture, small, str(stored.directory), shallower=shallower)
 
 
 def _example(large: nn.Module, given: Inputs | None) -> Inputs:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from .branch import Branch, Stream
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -86,11 +88,14 @@ class Tie:
         parameter: Its qualified name.
         dim: Which of its dimensions.
         fold: How that dimension folds into the axis' slices.
+        folds: What the parameter does is folded into what stays; so it leaves with the slices,
+            but masking them leaves it as it is.
     """
 
     parameter: str
     dim: int
     fold: Fold | Places
+    folds: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class AxisSpec:
 
     Attributes:
         name: Unique within the model, such as "blocks.0.mlp".
-        kind: `head`, `head_dim`, `mlp`, `width`, or a word of your own.
+        kind: `head`, `head_dim`, `mlp`, `width`, `block`, or a word of your own.
         layer: The layer whose channels define the axis. None: `ties` say it all.
         side: Whether those are its input or its output channels.
         fold: How those channels fold into slices; None: every channel is a slice.
@@ -111,6 +116,7 @@ class AxisSpec:
         rounded: Whether `multiple` applies to what is kept.
         product: Each slice is two outputs, a query's and a key's, whose products are added up
             over the slices of a group.
+        branch: The residual branch that is the only slice; None if slices are positions.
     """
 
     name: str
@@ -124,6 +130,7 @@ class AxisSpec:
     match: str | None = None
     rounded: bool = True
     product: bool = False
+    branch: Branch | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,7 @@ class Member:
             depthwise. None unless the criterion needs activations, and for parameters that are
             not the weight of a linear or convolution layer.
         outputs: What the layer returns, bias included, shaped to broadcast along dimension 0.
+        folds: As of its `Tie`.
     """
 
     name: str
@@ -174,6 +182,7 @@ class Member:
     grad_square: Tensor | None = None
     inputs: Moments | None = None
     outputs: Moments | None = None
+    folds: bool = False
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -254,6 +263,7 @@ class Axis:
             (size, k) int64; they may have no parameters at all.
         price: What one slice saves of the budget while all others are there, in MACs or slices;
             None if the budget counts parameters, or nobody said.
+        stream: Of a branch, what it adds to; None unless the criterion needs activations.
     """
 
     spec: AxisSpec
@@ -261,6 +271,7 @@ class Axis:
     members: tuple[Member, ...]
     norms: Mapping[str, Tensor] = field(default_factory=dict)
     price: float | None = None
+    stream: Stream | None = None
 
     @property
     def name(self) -> str:

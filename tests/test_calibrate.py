@@ -20,7 +20,7 @@ from prunekit.statistics import (
     gather_squared_gradients,
     gradients,
 )
-from prunekit.statistics.activations import Meter
+from prunekit.statistics.meter import Meter
 
 GATHERERS = [gather_gradients, gather_squared_gradients, gather_activations]
 CRITERION_OF = dict(zip(GATHERERS, map(CRITERIA.get, ["taylor", "fisher", "wanda"]), strict=True))

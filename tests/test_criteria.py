@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import references
 import torch
-from conftest import FAMILIES, axes_of, kinds_of, toy, traced
+from conftest import FAMILIES, axes_of, kinds_of, toy
+from conftest import traced as traced_whole
 
 from prunekit import prune
 from prunekit.axis import AUX, Axis, AxisSpec, Member
@@ -36,10 +37,21 @@ def one_axis(*weights: torch.Tensor, role: str = "w") -> Axis:
 
 
 @cache
+def traced(name: str) -> tuple[torch.nn.Module, torch.Tensor, list[Axis]]:
+    """Return a toy with its axes but for whole branches, which test_branches.py is about."""
+    model, images, axes = traced_whole(name)
+    return model, images, [axis for axis in axes if axis.spec.branch is None]
+
+
+@cache
 def informed(name: str, need: str) -> list[Axis]:
     """Return the axes of a toy with what a criterion needs; shared, never to be modified."""
     model, images, axes = traced(name)
     return gather(need, model, axes, [(images, torch.tensor([0, 3]))])
+
+
+# The others score any axis; influence those that add to a stream.
+ANY = [name for name in BUILT_IN if name != "influence"]
 
 
 # Weights are summed in float32, whose relative error over thousands of them stays below this.
@@ -173,7 +185,7 @@ def test_criteria_of_activations_are_the_papers(family, name):
     # Activations are float32, and standardised scores have no scale of their own.
     rtol, atol = (1e-4, 1e-4) if name == "flap" else (1e-4, 0)
     axes = informed(family, "activations")
-    assert {axis.kind for axis in axes} == set(kinds_of(family))
+    assert {axis.kind for axis in axes} == set(kinds_of(family)) - {"block"}
     assert_scores(family, (name, lambda axis: reference(axis, raw)), axes, rtol, atol)
 
 
@@ -221,7 +233,7 @@ def _scaled(axis: Axis) -> Axis:
     return replace(axis, members=tuple(scaled if m is first else m for m in axis.members))
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "random"])
+@pytest.mark.parametrize("name", [name for name in ANY if name != "random"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_permuting_slices_permutes_scores(family, name):
     criterion = CRITERIA.get(name)
@@ -254,7 +266,8 @@ def test_scoring_leaves_the_model_untouched(name):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     criterion = CRITERIA.get(name)
     batch = (images, torch.tensor([0, 1]))
-    criterion(gather(criterion.needs, model, axes_of(model, images), [batch]))
+    kinds = ("mlp", "head", "block") if name == "influence" else ()
+    criterion(gather(criterion.needs, model, axes_of(model, images, *kinds), [batch]))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 

@@ -137,11 +137,12 @@ def test_own_time_is_without_children():
 def test_a_curve_never_falls_and_ends_at_one(points):
     sizes, costs = zip(*points, (1.0, 5.0), strict=True)
     curve = Curve.fitted(sizes, costs)
-    grid = np.linspace(0, 1, 50)
+    grid = np.linspace(0.001, 1, 50)
     values = [curve(size) for size in grid]
     assert values == sorted(values)
     assert curve(1.0) == 1
     assert min(values) > 0
+    assert curve(0.0) == 0  # what is not there
 
 
 def test_a_curve_is_what_was_measured_where_that_rises():

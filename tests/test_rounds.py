@@ -108,7 +108,7 @@ def test_lost_heads_keep_as_many_dimensions_in_the_plan_as_the_others():
 @pytest.mark.parametrize("by", ["params", "macs", "slices"])
 def test_every_round_holds_parity_and_the_last_meets_the_budget(family, by):
     model, _ = toy(family)
-    kinds = kinds_of(family)
+    kinds = [kind for kind in kinds_of(family) if kind != "block"]  # branches are large steps
     result = prune(
         model, "magnitude", 0.5, by=by, axes=kinds, steps=3, schedule="linear", multiple=1
     )

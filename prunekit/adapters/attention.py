@@ -76,6 +76,10 @@ def fix_attention(attn: Any, name: str, left: Mapping[str, int]) -> None:
     """
     import torch
 
+    from ..constant import Constant
+
+    if isinstance(attn, Constant):
+        return
     attn.num_heads = left.get(f"{name}.head", attn.num_heads)
     for cached, size in (
         ("head_dim", attn.proj.in_features // attn.num_heads),

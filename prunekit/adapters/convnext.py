@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..axis import AUX, AxisSpec
 from ..errors import AdapterError
 from .base import Adapter, module, register, stage_blocks
+from .branches import BLOCK, branch_axis, constants, is_gone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +18,7 @@ class ConvNeXt(Adapter):
     """Convolutional stages of depthwise blocks: a width per stage, an MLP per block."""
 
     name = "convnext"
-    kinds = ("mlp", "width")
+    kinds = ("mlp", "width", BLOCK)
     default_kinds = ("mlp",)
     aliases: ClassVar[Mapping[str, str]] = {
         "convnext_t": "convnext_tiny",
@@ -33,12 +34,16 @@ class ConvNeXt(Adapter):
         return isinstance(model, Timm)
 
     def axes(self, model: Any) -> list[AxisSpec]:
-        """Declare per block: MLP channels; per stage: the width."""
+        """Declare per block: MLP channels, and the block itself; per stage: the width."""
         specs = []
         for stage, layer in enumerate(model.stages):
-            specs.append(AxisSpec(f"stages.{stage}.width", "width", layer=_entry(model, stage)))
-            for number in range(len(layer.blocks)):
-                specs.append(mlp_axis(model, f"stages.{stage}.blocks.{number}"))
+            numbers = range(len(layer.blocks))
+            blocks = [a for n in numbers for a in block_axes(model, f"stages.{stage}.blocks.{n}")]
+            entry = _entry(model, stage)
+            if blocks:  # without any, nothing reads the width that says what it is worth
+                ties = tuple(constants(model, f"stages.{stage}"))
+                specs.append(AxisSpec(f"stages.{stage}.width", "width", layer=entry, ties=ties))
+            specs += blocks
         return specs
 
     def toy(self) -> tuple[nn.Module, Tensor]:
@@ -86,12 +91,27 @@ def _entry(model: Any, stage: int) -> str:
     return f"stem.{layers[-1]}"
 
 
-def mlp_axis(model: nn.Module, block: str) -> AxisSpec:
-    """Declare the MLP channels of one block, wherever it is."""
+def block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+    """Declare the MLP channels of one block, wherever it is, and the block, if it can leave."""
     from timm.layers.mlp import GlobalResponseNormMlp, Mlp
+    from timm.models.convnext import ConvNeXtBlock
+    from torch.nn import Identity
 
-    module(model, f"{block}.mlp", Mlp, GlobalResponseNormMlp)
-    return AxisSpec(f"{block}.mlp", "mlp", layer=f"{block}.mlp.fc2", side="in")
+    core = f"{block}.mlp"
+    if is_gone(model, core):
+        return []
+    module(model, core, Mlp, GlobalResponseNormMlp)
+    whole: Any = module(model, block, ConvNeXtBlock)
+    specs = [AxisSpec(core, "mlp", layer=f"{core}.fc2", side="in")]
+    if isinstance(whole.shortcut, Identity):  # else the stream would not have the same shape
+        modules = [f"{block}.{name}" for name in ("conv_dw", "norm", "mlp", "drop_path")]
+        scale = None if whole.gamma is None else f"{block}.gamma"
+        specs.append(
+            branch_axis(
+                model, f"{block}.{BLOCK}", modules, core=core, last=f"{core}.fc2", scale=scale
+            )
+        )
+    return specs
 
 
 convnext = register(ConvNeXt())

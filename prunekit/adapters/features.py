@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ..axis import AxisSpec
 from .attention import fix_attention
 from .base import Adapter, register
+from .branches import BLOCK
+from .convnext import block_axes as convnext_axes
 from .convnext import convnext
-from .convnext import mlp_axis as convnext_axis
 from .swin import block_axes as swin_axes
 from .swin import swin
 from .vit import block_axes as vit_axes
@@ -23,7 +24,7 @@ class Features(Adapter):
     """Backbones that return the features of their stages; their widths are what they return."""
 
     name = "features"
-    kinds = ("mlp", "head", "head_dim")
+    kinds = ("mlp", "head", "head_dim", BLOCK)
     default_kinds = ("mlp", "head")
 
     def matches(self, model: nn.Module) -> bool:
@@ -31,7 +32,7 @@ class Features(Adapter):
         return bool(_is_wrapped(model) and _blocks(model))
 
     def axes(self, model: nn.Module) -> list[AxisSpec]:
-        """Declare per block: MLP channels and, of transformers, heads and head dimensions."""
+        """Declare per block what its family's own adapter declares but for widths."""
         return [axis for name, declare in _blocks(model) for axis in declare(model, name)]
 
     def toy(self) -> tuple[nn.Module, Tensor]:
@@ -77,7 +78,7 @@ def _blocks(model: nn.Module) -> list[tuple[str, Callable[[nn.Module, str], list
         Block: vit_axes,
         ResPostBlock: vit_axes,
         SwinTransformerBlock: swin_axes,
-        ConvNeXtBlock: lambda whole, name: [convnext_axis(whole, name)],
+        ConvNeXtBlock: convnext_axes,
     }
     return [
         (name, known[type(block)]) for name, block in model.named_modules() if type(block) in known

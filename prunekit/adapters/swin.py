@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..axis import AxisSpec, Fold, Tie
 from .attention import attention_axes, block_role, fix_attention
 from .base import Adapter, module, register, stage_blocks
+from .branches import BLOCK, branch_axis, constants, is_gone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +18,7 @@ class Swin(Adapter):
     """Hierarchical transformers: a width per stage, a bias table per attention."""
 
     name = "swin"
-    kinds = ("mlp", "head", "head_dim", "width")
+    kinds = ("mlp", "head", "head_dim", "width", BLOCK)
     default_kinds = ("mlp", "head")
     aliases: ClassVar[Mapping[str, str]] = {
         "swin_t": "swin_tiny_patch4_window7_224",
@@ -33,7 +34,7 @@ class Swin(Adapter):
         return isinstance(model, SwinTransformer)
 
     def axes(self, model: Any) -> list[AxisSpec]:
-        """Declare per block: MLP channels, heads, head dimensions; per stage: the width."""
+        """Declare per block: MLP, heads, their dimensions, branches; per stage: the width."""
         specs = []
         for stage, layer in enumerate(model.layers):
             specs.append(_width(model, stage))
@@ -66,45 +67,68 @@ class Swin(Adapter):
         """Reset head counts and scales, and everything timm derives from the widths."""
         for stage, layer in enumerate(model.layers):
             for number, block in enumerate(layer.blocks):
-                fix_attention(block.attn, f"layers.{stage}.blocks.{number}.attn", left)
+                _fix_block(block, f"layers.{stage}.blocks.{number}.attn", left)
             if f"layers.{stage}.width" in left:
                 _fix_width(model, stage, left[f"layers.{stage}.width"])
 
 
 def block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
-    """Declare MLP channels, heads and head dimensions of one block, wherever it is."""
+    """Declare MLP channels, heads, head dimensions and branches of one block, wherever it is."""
     from timm.layers.mlp import Mlp
     from timm.models.swin_transformer import WindowAttention
 
-    attn: Any = module(model, f"{block}.attn", WindowAttention)
-    module(model, f"{block}.mlp", Mlp)
-    table = Tie(f"{block}.attn.relative_position_bias_table", 1, Fold((attn.num_heads,)))
-    return [
-        AxisSpec(f"{block}.mlp", "mlp", layer=f"{block}.mlp.fc2", side="in"),
-        *attention_axes(attn, f"{block}.attn", head_ties=(table,)),
-    ]
+    specs: list[AxisSpec] = []
+    if not is_gone(model, f"{block}.mlp"):
+        module(model, f"{block}.mlp", Mlp)
+        specs.append(AxisSpec(f"{block}.mlp", "mlp", layer=f"{block}.mlp.fc2", side="in"))
+        specs.append(_branch(model, block, "mlp", "fc2", 2))
+    if not is_gone(model, f"{block}.attn"):
+        attn: Any = module(model, f"{block}.attn", WindowAttention)
+        table = Tie(f"{block}.attn.relative_position_bias_table", 1, Fold((attn.num_heads,)))
+        specs += attention_axes(attn, f"{block}.attn", head_ties=(table,))
+        specs.append(_branch(model, block, "attn", "proj", 1))
+    return specs
+
+
+def _branch(model: nn.Module, block: str, core: str, last: str, number: int) -> AxisSpec:
+    """Declare attention, the first branch of a block, or the MLP, which is the second."""
+    modules = [f"{block}.{name}" for name in (f"norm{number}", core, f"drop_path{number}")]
+    core = f"{block}.{core}"
+    return branch_axis(model, f"{core}.{BLOCK}", modules, core=core, last=f"{core}.{last}")
+
+
+def _fix_block(block: Any, attention: str, left: Mapping[str, int]) -> None:
+    fix_attention(block.attn, attention, left)
+    if left.get(f"{attention}.{BLOCK}") == 0:
+        from .without_attention import WithoutAttention
+
+        block.__class__ = WithoutAttention
+        block.attn_mask = None
 
 
 def _width(model: Any, stage: int) -> AxisSpec:
     """Declare the residual width of a stage, through to the merging that ends it."""
     name = f"layers.{stage}.width"
     layer = "patch_embed.proj" if stage == 0 else f"layers.{stage}.downsample.reduction"
+    left = tuple(constants(model, f"layers.{stage}"))
     if stage == len(model.layers) - 1:
-        return AxisSpec(name, "width", layer=layer)
+        return AxisSpec(name, "width", layer=layer, ties=left)
     # Merging folds 2x2 neighbours into channels, so each channel has four homes, of which
     # the graph finds one.
     merge = f"layers.{stage + 1}.downsample"
     merging = model.layers[stage + 1].downsample
     homes = Fold((4, merging.dim), along=(1,))
     affine = [f"{merge}.norm.{parameter}" for parameter, _ in merging.norm.named_parameters()]
-    ties = (Tie(f"{merge}.reduction.weight", 1, homes), *(Tie(p, 0, homes) for p in affine))
+    ties = (Tie(f"{merge}.reduction.weight", 1, homes), *(Tie(p, 0, homes) for p in affine), *left)
     return AxisSpec(name, "width", layer=layer, ties=ties)
 
 
 def _fix_width(model: Any, stage: int, width: int) -> None:
     layer = model.layers[stage]
     for block in layer.blocks:
-        block.dim = block.attn.dim = width
+        block.dim = width
+        if hasattr(block.attn, "dim"):
+            block.attn.dim = width
     model.feature_info[stage]["num_chs"] = width
     if stage == 0:
         model.embed_dim = layer.dim = model.patch_embed.embed_dim = width

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..axis import AxisSpec, Fold, Tie
 from .attention import attention_axes, block_role, fix_attention
 from .base import Adapter, module, register
+from .branches import BLOCK, branch_axis, constants, is_gone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +18,7 @@ class ViT(Adapter):
     """Plain transformers: one width throughout, class and register tokens or none."""
 
     name = "vit"
-    kinds = ("mlp", "head", "head_dim", "width")
+    kinds = ("mlp", "head", "head_dim", "width", BLOCK)
     default_kinds = ("mlp", "head")
     aliases: ClassVar[Mapping[str, str]] = {
         "vit_ti": "vit_tiny_patch16_224",
@@ -36,10 +37,11 @@ class ViT(Adapter):
         return isinstance(model, VisionTransformer)
 
     def axes(self, model: Any) -> list[AxisSpec]:
-        """Declare per block: MLP channels, heads, head dimensions; once: the width."""
+        """Declare per block: MLP channels, heads, head dimensions, branches; once: the width."""
         specs = []
         if model.attn_pool is None:  # its latent query and its own heads would have to follow
-            specs.append(AxisSpec("width", "width", "patch_embed.proj", ties=_tokens(model)))
+            ties = (*_tokens(model), *constants(model, "blocks"))
+            specs.append(AxisSpec("width", "width", "patch_embed.proj", ties=ties))
         for number in range(len(model.blocks)):
             specs += block_axes(model, f"blocks.{number}")
         return specs
@@ -77,30 +79,53 @@ class ViT(Adapter):
 
 
 def block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
-    """Declare MLP channels, heads and head dimensions of one block, wherever it is."""
-    from timm.layers.attention import Attention
-    from timm.layers.mlp import GluMlp, Mlp, SwiGLU
-    from timm.models.vision_transformer import Block, ResPostBlock
-    from torch.nn import Identity
+    """Declare MLP channels, heads, head dimensions and branches of one block, wherever it is."""
+    return [*_mlp_axes(model, block), *_attention_axes(model, block)]
 
-    module(model, block, Block, ResPostBlock)
-    attn: Any = module(model, f"{block}.attn", Attention)
-    module(model, f"{block}.attn.norm", Identity)
+
+def _mlp_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+    from timm.layers.mlp import GluMlp, Mlp, SwiGLU
+
+    if is_gone(model, f"{block}.mlp"):
+        return []
     mlp: Any = module(model, f"{block}.mlp", Mlp, GluMlp, SwiGLU)
     hidden = mlp.fc2.in_features
     # A gated MLP with one input layer holds the gates and the values one after the other.
     packed = [name for name, p in mlp.fc1.named_parameters()] if isinstance(mlp, GluMlp) else []
-    specs = [
-        AxisSpec(
-            f"{block}.mlp",
-            "mlp",
-            layer=f"{block}.mlp.fc2",
-            side="in",
-            ties=tuple(Tie(f"{block}.mlp.fc1.{n}", 0, Fold((2, hidden), (1,))) for n in packed),
-        )
-    ]
+    channels = AxisSpec(
+        f"{block}.mlp",
+        "mlp",
+        layer=f"{block}.mlp.fc2",
+        side="in",
+        ties=tuple(Tie(f"{block}.mlp.fc1.{n}", 0, Fold((2, hidden), (1,))) for n in packed),
+    )
+    return [channels, _branch(model, block, "mlp", "fc2", 2)]
+
+
+def _attention_axes(model: nn.Module, block: str) -> list[AxisSpec]:
+    from timm.layers.attention import Attention
+    from torch.nn import Identity
+
+    if is_gone(model, f"{block}.attn"):
+        return []
+    attn: Any = module(model, f"{block}.attn", Attention)
+    module(model, f"{block}.attn.norm", Identity)
     shared_norm = not isinstance(attn.q_norm, Identity) or not isinstance(attn.k_norm, Identity)
-    return specs + attention_axes(attn, f"{block}.attn", head_dims=not shared_norm)
+    specs = attention_axes(attn, f"{block}.attn", head_dims=not shared_norm)
+    return [*specs, _branch(model, block, "attn", "proj", 1)]
+
+
+def _branch(model: nn.Module, block: str, core: str, last: str, number: int) -> AxisSpec:
+    """Declare attention, the first branch of a block, or the MLP, which is the second."""
+    from timm.models.vision_transformer import Block, ResPostBlock
+
+    kind = module(model, block, Block, ResPostBlock)
+    own = [f"norm{number}", core, f"ls{number}", f"drop_path{number}"]
+    if isinstance(kind, ResPostBlock):  # it normalises what the core returns
+        own = [core, f"norm{number}", f"drop_path{number}"]
+    modules = [f"{block}.{name}" for name in own]
+    core = f"{block}.{core}"
+    return branch_axis(model, f"{core}.{BLOCK}", modules, core=core, last=f"{core}.{last}")
 
 
 def _tokens(model: nn.Module) -> tuple[Tie, ...]:

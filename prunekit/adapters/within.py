@@ -100,4 +100,5 @@ def renamed(spec: AxisSpec, change: Callable[[str], str]) -> AxisSpec:
         owner=change(spec.owner) if spec.owner else None,
         match=change(spec.match) if spec.match else None,
         ties=tuple(replace(tie, parameter=change(tie.parameter)) for tie in spec.ties),
+        branch=spec.branch.renamed(change) if spec.branch else None,
     )

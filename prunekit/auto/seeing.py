@@ -16,6 +16,7 @@ from ..naming import some
 from ..tracing.running import dry_run
 from .attending import attending, merged, reduce_
 from .axes import axes_found, weights_by_role
+from .branches import branches_found
 from .dims import head_dims
 from .following import Follower
 from .heads import Heads
@@ -80,6 +81,7 @@ class Seeing(Adapter):
             found = merged(axes_found(follower))
             found += head_dims(found, axes_found(inside)) if inside else []
             found = [spec for spec in found if all(one.allows(spec) for one in follower.parted)]
+            found += dry_run(model, batch_of(self._example), branches_found)
             if not found:
                 stopped = some(list(follower.stopped))
                 raise AdapterError(

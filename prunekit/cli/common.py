@@ -23,7 +23,7 @@ def add_data(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--data-dir", help="where the full Fashion-MNIST lies")
 
 
-def add_output(parser: argparse.ArgumentParser, what: str = "report") -> None:
+def add_output(parser: argparse._ActionsContainer, what: str = "report") -> None:
     """Add --json and --quiet, which exclude each other."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--json", action="store_true", help=f"print the {what} as JSON, no tables")

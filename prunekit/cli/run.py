@@ -38,15 +38,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     _add_budget(parser)
     _add_latency(parser)
     _add_recovery(parser)
-    add = parser.add_argument
-    add_data(parser)
+    others = parser.add_argument_group("images, machine and output")
+    add = others.add_argument
+    add_data(others)
     add("--calibration", type=int, default=512, help="images criterion and repair may see (512)")
     add("--no-timing", dest="timed", action="store_false", help="measure no latency and no memory")
     add("--no-evaluation", dest="evaluate", action="store_false", help="measure no accuracy")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--seed", type=int, default=0)
     add("--out", type=place, help="directory to save the small model in")
-    add_output(parser)
+    add_output(others)
     add_examples(parser, EXAMPLES)
     parser.set_defaults(run=_run)
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from ..axis import Axis, Member
 from .base import criterion
 from .order import descending
+from .price import price_of
+from .streams import relative_to_others
 
 
 @criterion("dimap", scope="model", weight_level=True, weight_scope="kind")
@@ -30,6 +32,8 @@ def dimap(axes: Sequence[Axis], *, plain: bool = False) -> list[Tensor]:
     bound, as large as can be. Single weights all save the same; a slice saves all the weights
     that leave with it, in every layer, or their MACs where the budget counts those, and that is
     its price. It is what lets heads and MLP channels compete with each other. No data is needed.
+    A residual branch counts as a slice of its stream: the reading layer is the one that writes to
+    the stream, and those of all branches share one order.
     docs/dimap.md has the derivation and what was measured.
 
     Args:
@@ -43,17 +47,12 @@ def dimap(axes: Sequence[Axis], *, plain: bool = False) -> list[Tensor]:
         a weight; with one layer and slices of one weight this is Eq. 10, and single weights
         compete within the paper's modules.
     """
-    return [_scored(axis, plain) for axis in axes]
-
-
-def _scored(axis: Axis, plain: bool) -> Tensor:
-    score = distortion(_energies(axis.voters if plain else axis.readers))
-    return score if plain else score / _price(axis)
-
-
-def _price(axis: Axis) -> float:
-    """Return what a slice saves; what saves nothing of the budget is dear, and leaves last."""
-    return axis.weights_per_slice if axis.price is None else max(axis.price, 1.0)
+    scores = relative_to_others(
+        axes, lambda axis: _energies(axis.voters if plain else axis.readers), distortion
+    )
+    if plain:
+        return scores
+    return [score / price_of(axis) for axis, score in zip(axes, scores, strict=True)]
 
 
 def _energies(layers: Sequence[Member]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..axis import Axis
 from .activity import product_variance, readers
 from .base import criterion
+from .streams import relative_to_others
 
 
 @criterion("flap", needs="activations", scope="model")
@@ -26,7 +27,7 @@ def flap(axes: Sequence[Axis]) -> list[Tensor]:
         and modules. Differs: a slice read by several layers sums over them; where no layer
         reads it, as with query·key pairs, what fluctuates is the product q_d k_d itself.
     """
-    return [standardised(_fluctuation(axis)) for axis in axes]
+    return relative_to_others(axes, _fluctuation, standardised)
 
 
 def _fluctuation(axis: Axis) -> Tensor:

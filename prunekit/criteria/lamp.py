@@ -10,6 +10,7 @@ from torch import Tensor
 from ..axis import Axis
 from .base import criterion
 from .order import descending
+from .streams import relative_to_others
 
 
 @criterion("lamp", scope="model", weight_level=True)
@@ -24,7 +25,9 @@ def lamp(axes: Sequence[Axis]) -> list[Tensor]:
         arXiv:2010.07611, section 2. Differs: the atom is a slice, not a weight; with slices
         of one weight this is the paper's score.
     """
-    return [relative(axis.reduce(lambda member: member.weight.float().square())) for axis in axes]
+    return relative_to_others(
+        axes, lambda axis: axis.reduce(lambda member: member.weight.float().square()), relative
+    )
 
 
 def relative(energy: Tensor) -> Tensor:

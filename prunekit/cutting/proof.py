@@ -7,7 +7,7 @@ axes are halved, those of blocks that are alike together, until the culprits are
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,7 @@ from ..adapters.finding import able, knowing
 from ..adapters.within import Within
 from ..arguments import Inputs
 from ..auto.seeing import Seeing
-from ..auto.words import HEAD_DIM
+from ..auto.words import ASKED
 from ..axis import Axis
 from ..errors import AdapterError, ParityError
 from ..inputs.subject import Subject
@@ -50,13 +50,13 @@ class Unproven:
     reason: str
 
 
-def proven(subject: Subject, *, head_dims: bool = False) -> Subject:
+def proven(subject: Subject, wanted: Collection[str] = ()) -> Subject:
     """Return a model whose adapter offers only what can be cut exactly; its warnings say the rest.
 
     Args:
         subject: The model.
-        head_dims: Whether the dimensions of heads are wanted; without, they are not offered. Most
-            users do not ask for them, and a proof costs forward passes.
+        wanted: Which kinds of `ASKED` are; the others are not offered. Most users do not ask for
+            them, and a proof costs forward passes.
 
     Raises:
         AdapterError: Nothing can be.
@@ -71,13 +71,14 @@ def proven(subject: Subject, *, head_dims: bool = False) -> Subject:
     specs = axes_of(adapter, model)  # first, since it says if the model does not run
     noisy = lively(model, example)
     axes = trace(noisy, specs, adapter, example)
-    inside = [axis for axis in axes if axis.kind == HEAD_DIM]
-    others = [axis for axis in axes if axis.kind != HEAD_DIM]
+    others = [axis for axis in axes if axis.kind not in ASKED]
     failed = _failed_in_any(_alike(others), _Trial(noisy, adapter, example))
-    if head_dims and inside:
-        sound = _without(others, failed)
-        failed += _failed_inside(inside, sound, _Trial(noisy, adapter, example))
-    unwanted = [] if head_dims else [axis.name for axis in inside]
+    for kind in ASKED:
+        asked = [axis for axis in axes if axis.kind == kind]
+        if kind in wanted and asked:
+            sound = _without(others, failed)
+            failed += _failed_beside(asked, sound, _Trial(noisy, adapter, example))
+    unwanted = [axis.name for axis in axes if axis.kind in ASKED and axis.kind not in wanted]
     left = adapter.without([*(one.name for one in failed), *unwanted])
     if len(failed) + len(unwanted) == len(axes):
         raise AdapterError(
@@ -177,13 +178,13 @@ def _failed_in_any(groups: list[list[Axis]], trial: _Trial) -> list[Unproven]:
     return failed
 
 
-def _failed_inside(inside: Sequence[Axis], sound: Sequence[Axis], trial: _Trial) -> list[Unproven]:
-    """Try the dimensions of heads alone, and then with all that is proven, heads among it."""
+def _failed_beside(asked: Sequence[Axis], sound: Sequence[Axis], trial: _Trial) -> list[Unproven]:
+    """Try axes that were asked for alone, and then with all that is proven."""
     matched: dict[str, list[Axis]] = {}
-    for axis in inside:  # what has to agree is right or wrong together
+    for axis in asked:  # what has to agree is right or wrong together
         matched.setdefault(re.sub(r"\d+", "#", axis.spec.match or axis.name), []).append(axis)
     failed = _failed_in_any(list(matched.values()), trial)
-    left = _without(inside, failed)
+    left = _without(asked, failed)
     trial.little = True
     problem = trial([*sound, *left]) if left else None
     return failed + [Unproven(axis.name, problem) for axis in left if problem]

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from ..adapters.answers import fixup_, settle_
 from ..adapters.base import Adapter
 from ..axis import Axis
-from ..planning.left import positions_left, slices_left
+from ..planning.left import gone, of_positions, positions_left, slices_left
 from ..planning.plan import Plan
 from ..tracing.copies import BATCH_NORMS, M, copy_with
 from ..tracing.norms import WHOLE_GROUPS
+from .folding import fold_
 
 
 def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> None:
@@ -26,22 +27,32 @@ def shrink_(model: nn.Module, axes: Sequence[Axis], plan: Plan, adapter: Adapter
     Device, dtype and `requires_grad` of every parameter stay. Sizes that layers and the
     model cache about themselves are reset.
     """
-    left = positions_left(axes, plan)
+    left = positions_left(of_positions(axes), plan)
     for name, dims in left.items():
         _replace(model, name, dims)
-    _reset_sizes(model, axes, plan, left)
-    fixup_(adapter, model, slices_left(axes, plan))
-    settle_(adapter, model, left)
+    _settle_(model, axes, plan, adapter, left)
 
 
 def shrunk(model: M, axes: Sequence[Axis], plan: Plan, adapter: Adapter) -> M:
     """Return a smaller copy of `model`; what is removed is never copied."""
-    left = positions_left(axes, plan)
+    left = positions_left(of_positions(axes), plan)
     small = copy_with(model, lambda name, tensor: _cut(tensor, left.get(name, {}), copied=True))
-    _reset_sizes(small, axes, plan, left)
-    fixup_(adapter, small, slices_left(axes, plan))
-    settle_(adapter, small, left)
+    _settle_(small, axes, plan, adapter, left)
     return small
+
+
+def _settle_(
+    model: nn.Module,
+    axes: Sequence[Axis],
+    plan: Plan,
+    adapter: Adapter,
+    left: Mapping[str, Mapping[int, Tensor]],
+) -> None:
+    """Let everything agree with what is left; branches leave last, as they are by then."""
+    _reset_sizes(model, of_positions(axes), plan, left)
+    fixup_(adapter, model, slices_left(axes, plan))
+    settle_(adapter, model, left)
+    fold_(model, gone(axes, plan))
 
 
 def _cut(tensor: Tensor, dims: Mapping[int, Tensor], copied: bool = False) -> Tensor:

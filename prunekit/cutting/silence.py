@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ def mask_(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
     what stays, since a zero is not the same as an absence there.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name, dims in positions_left(axes, plan).items():
+    for name, dims in positions_left(_silencing(axes), plan).items():
         own = tensors[name].detach()
         own.copy_(_silenced(own, dims))
     _mask_norms_(model, axes, plan)
@@ -30,7 +31,7 @@ def mask_(model: nn.Module, axes: Sequence[Axis], plan: Plan) -> None:
 
 def masked(model: M, axes: Sequence[Axis], plan: Plan) -> M:
     """Return a silenced copy of `model`, to be read only: it shares what nothing cuts."""
-    left = positions_left(axes, plan)
+    left = positions_left(_silencing(axes), plan)
 
     def silenced(name: str, tensor: Tensor) -> Tensor:
         return _silenced(tensor, left[name]) if name in left else tensor
@@ -38,6 +39,14 @@ def masked(model: M, axes: Sequence[Axis], plan: Plan) -> M:
     copy = copy_with(model, silenced)
     _mask_norms_(copy, axes, plan)
     return copy
+
+
+def _silencing(axes: Sequence[Axis]) -> list[Axis]:
+    """Return the axes without what goes on being applied to what a branch still adds."""
+    return [
+        replace(axis, members=tuple(member for member in axis.members if not member.folds))
+        for axis in axes
+    ]
 
 
 def _silenced(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:

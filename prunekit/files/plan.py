@@ -74,6 +74,7 @@ def impossible(plan: PlanData) -> str | None:
     for name, axis in plan["axes"].items():
         kept = axis["kept"]
         ascending = all(a < b for a, b in itertools.pairwise(kept))
-        if not kept or not ascending or kept[0] < 0 or kept[-1] >= axis["size"]:
+        none_left = not kept and axis["size"] > 1  # of a branch, which is one slice, none may be
+        if none_left or not ascending or (kept and (kept[0] < 0 or kept[-1] >= axis["size"])):
             return name
     return None

@@ -21,7 +21,9 @@ TRIES, SPARE_TRIES = 4, 1000
 TIMES, SPARE_VALUES = 1000, 2**24
 
 
-def build_named(architecture: Architecture, small: Mapping[str, Shape], where: str) -> nn.Module:
+def build_named(
+    architecture: Architecture, small: Mapping[str, Shape], where: str, *, shallower: bool = False
+) -> nn.Module:
     """Build what an architecture of unknown origin says, with random weights.
 
     It is built without memory first, and compared with the small model's weights.
@@ -30,6 +32,7 @@ def build_named(architecture: Architecture, small: Mapping[str, Shape], where: s
         architecture: From a file.
         small: Name to shape of every tensor that was left of it.
         where: What to call the file in a sentence.
+        shallower: Whether residual branches have left, with constants in their place.
 
     Raises:
         ArtifactError: It is no architecture that prunekit writes, or not that of these weights.
@@ -38,7 +41,8 @@ def build_named(architecture: Architecture, small: Mapping[str, Shape], where: s
     with explained(where):
         with torch.device("meta"), _at_most(TRIES * len(small) + SPARE_TRIES):
             shell = architecture.build()
-        _check_larger({n: tuple(t.shape) for n, t in shell.state_dict().items()}, small, where)
+        large = {n: tuple(t.shape) for n, t in shell.state_dict().items()}
+        _check_larger(large, small, where, shallower=shallower)
         return architecture.build()
 
 
@@ -80,8 +84,12 @@ def _check_registered(architecture: Architecture, where: str) -> None:
         )
 
 
-def _check_larger(large: Mapping[str, Shape], small: Mapping[str, Shape], where: str) -> None:
+def _check_larger(
+    large: Mapping[str, Shape], small: Mapping[str, Shape], where: str, *, shallower: bool
+) -> None:
     odd = [name for name in [*small, *large] if (name in small) != (name in large)]
+    if shallower:
+        odd = [name for name in odd if name in small and not name.endswith(".bias")]
     odd += [name for name, shape in small.items() if name in large and not _in(shape, large[name])]
     most = TIMES * _values(small) + SPARE_VALUES
     if odd:

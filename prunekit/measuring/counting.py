@@ -11,6 +11,7 @@ from ..arguments import Inputs
 from ..axis import Axis
 from ..naming import is_within
 from ..planning.budget import Term
+from .branches import Branches
 from .macs import count_macs
 
 
@@ -96,6 +97,7 @@ def mac_terms(
     for axis in axes:
         if axis.spec.owner:
             owned[axis.spec.owner] = ((axis.voters[0].name, axis.voters[0].dim),)
+    branches = Branches(axes)
     sizes = {name: parameter.dim() for name, parameter in model.named_parameters()}
     terms = []
     for (module, parameter), macs in count_macs(model, example).items():
@@ -108,5 +110,5 @@ def mac_terms(
         else:  # perhaps a layer that makes what it multiplies with from its weight
             weight = f"{module}.weight"
             dims = tuple((weight, dim) for dim in range(sizes.get(weight, 0)))
-        terms.append(Term(macs, dims))
+        terms.append(Term(macs, (*dims, *branches.on(module, dims))))
     return tuple(terms)

@@ -145,7 +145,8 @@ def _allowed(length: int, least: int, step: int) -> tuple[int, ...]:
         >>> _allowed(6, 1, 4)
         (4, 4, 4, 4, 4, 4, 6)
     """
-    sizes = [*(size for size in range(step, length, step) if size >= least), length]
+    first = 0 if least == 0 else step
+    sizes = [*(size for size in range(first, length, step) if size >= least), length]
     nearest, below = [], 0
     for count in range(length + 1):
         while below + 1 < len(sizes) and sizes[below + 1] <= count:
@@ -156,7 +157,12 @@ def _allowed(length: int, least: int, step: int) -> tuple[int, ...]:
 
 
 def _least(unit: Unit, floor: float) -> int:
-    """Return the fewest slices to keep; a product a hair above a whole number is that number."""
+    """Return the fewest slices to keep; a product a hair above a whole number is that number.
+
+    Of a branch that may be none.
+    """
+    if unit.axes[0].spec.branch is not None:
+        return 0
     return min(unit.length, max(1, math.ceil(floor * unit.whole - 1e-9)))
 
 

@@ -40,7 +40,12 @@ class Curve:
         return cls(tuple(places.tolist()), tuple((rising / rising[-1]).tolist()))
 
     def __call__(self, size: float) -> float:
-        """Return the fraction of the cost at a fraction of the size, between what was measured."""
+        """Return the fraction of the cost at a fraction of the size, between what was measured.
+
+        What is not there costs nothing.
+        """
+        if size == 0:
+            return 0.0
         return float(np.interp(size, self.sizes, self.costs))
 
     @property

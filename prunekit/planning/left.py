@@ -8,8 +8,23 @@ import torch
 from torch import Tensor
 
 from ..axis import Axis, cuts
+from ..branch import Branch
 from .budget import Term
 from .plan import Plan
+
+
+def of_positions(axes: Sequence[Axis]) -> list[Axis]:
+    """Return the axes whose slices are positions of tensors, and no branches."""
+    return [axis for axis in axes if axis.spec.branch is None]
+
+
+def gone(axes: Sequence[Axis], plan: Plan) -> list[Branch]:
+    """Return the branches that a plan removes."""
+    return [
+        axis.spec.branch
+        for axis in axes
+        if axis.spec.branch is not None and not plan.kept[axis.name]
+    ]
 
 
 def slices_left(axes: Sequence[Axis], plan: Plan) -> dict[str, int]:

@@ -27,5 +27,8 @@ def priced(axes: Sequence[Axis], by: By, terms: Sequence[Term]) -> list[Axis]:
 
 def _saved_by_one(axis: Axis, terms: Sequence[Term]) -> float:
     """Return what one slice costs while all others are there, its own and theirs."""
+    if axis.spec.branch is not None:
+        gone = {(member.name, member.dim) for member in axis.members}
+        return sum(term.saved(0.0 if d in gone else 1.0 for d in term.dims) for term in terms)
     shares = {(m.name, m.dim): m.index.shape[1] / m.weight.shape[m.dim] for m in axis.members}
     return sum(term.saved_by_a_little(1 - shares.get(d, 0.0) for d in term.dims) for term in terms)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..axis import Axis
 from ..errors import BudgetError
 from ..registry import unknown
-from .left import positions_left
+from .left import of_positions, positions_left
 from .plan import Plan
 
 Schedule = Literal["linear", "cubic"]
@@ -54,13 +54,16 @@ def combine(axes: Sequence[Axis], first: Plan, later_axes: Sequence[Axis], later
         later_axes: Traced on the smaller model.
         later: What was removed from that; what it says it asked for and got is taken over.
     """
-    left = positions_left(axes, first)
+    left = positions_left(of_positions(axes), first)
     after = {axis.name: axis for axis in later_axes}
     kept = {}
     for axis in axes:
         small = after.get(axis.name)
         if small is None:  # what is alone is no axis any more
             kept[axis.name] = first.kept[axis.name]
+            continue
+        if axis.spec.branch is not None:
+            kept[axis.name] = later.kept[axis.name]
             continue
         homes = _homes(axis, small, left)
         stays = set(homes[list(later.kept[axis.name])].tolist())

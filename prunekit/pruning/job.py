@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..adapters.answers import default_kinds_of
-from ..auto.words import HEAD_DIM
+from ..auto.words import ASKED
 from ..cutting.proof import proven
 from ..errors import DataError
 from ..inputs.data import Batches, Data, batches
@@ -171,9 +171,9 @@ def proved(job: Job) -> Job:
     if not subject.adapter.guesses or job.request.level.masks:
         return job
     with job.watch("prove"):
-        wanted = HEAD_DIM in (job.request.axes or ())
+        wanted = tuple(kind for kind in ASKED if kind in (job.request.axes or ()))
         key = subject.model, subject.adapter.name, subject.part, wanted
-        found = job.shared.once("proof", key, lambda: proven(subject, head_dims=wanted))
+        found = job.shared.once("proof", key, lambda: proven(subject, wanted))
         return replace(job, subject=found)
 
 

@@ -25,12 +25,13 @@ from ..cutting.shrink import shrunk
 from ..errors import BudgetError
 from ..files.reading import read_json
 from ..inputs.subject import Subject
+from ..measuring.branches import Branches
 from ..measuring.own_times import own_times
 from ..measuring.provenance import device_name, versions
 from ..measuring.saving import Conditions
 from ..planning.budget import Term
 from ..planning.curve import Curve
-from ..planning.left import positions_left
+from ..planning.left import of_positions, positions_left
 from ..planning.plan import Plan
 
 KEPT = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)  # fractions of every axis, beside the whole
@@ -58,13 +59,15 @@ def latency_terms(
     What was measured once is kept in a folder and read from there: `PRUNEKIT_CACHE`, or
     `~/.cache/prunekit`. Any criterion, ratio and scope uses the same.
     """
+    branches = Branches(axes)
+    axes = of_positions(axes)  # a branch is there or not, which needs no curve
     plans = [_keeping(axes, fraction, multiple) for fraction in KEPT]
     place = _cache() / f"{_digest(subject, plans, conditions)}.json"
     _check_writable(place.parent)
     if not place.exists():
         _write(place, {"times": _measured(subject, axes, plans, conditions)})
     table = read_json(place, Table, advice="remove it, and it is measured again")
-    return tuple(_terms(subject.model, axes, plans, table["times"]))
+    return tuple(_terms(subject.model, axes, branches, plans, table["times"]))
 
 
 def _keeping(axes: Sequence[Axis], fraction: float, multiple: int) -> Plan:
@@ -88,7 +91,11 @@ def _measured(
 
 
 def _terms(
-    model: nn.Module, axes: Sequence[Axis], plans: Sequence[Plan], times: Sequence[Own]
+    model: nn.Module,
+    axes: Sequence[Axis],
+    branches: Branches,
+    plans: Sequence[Plan],
+    times: Sequence[Own],
 ) -> Iterator[Term]:
     left = [positions_left(axes, plan) for plan in plans]
     lengths = {place: cut[0][1].weight.shape[place[1]] for place, cut in cuts(axes).items()}
@@ -104,10 +111,8 @@ def _terms(
     for name, cost in whole.items():
         dims = depends.on(name)
         there = [(size(dims, kept), own[name]) for kept, own in zip(left, smaller, strict=True)]
-        if dims:
-            yield Term(cost, dims, Curve.fitted(*zip((1.0, cost), *there, strict=True)))
-        else:
-            yield Term(cost, ())
+        curve = Curve.fitted(*zip((1.0, cost), *there, strict=True)) if dims else None
+        yield Term(cost, (*dims, *branches.on(name, dims)), curve)
 
 
 class _Dependence:

@@ -24,6 +24,7 @@ from ..shared import Shared
 from ..statistics import gather
 from ..tracing.chain import chain_of
 from ..tracing.graph import trace
+from .branches import check_compete, check_told_apart
 from .closing import closed
 from .costs import cost_of, further_budgets
 from .job import REPAIR_BATCH, SCORING_BATCH, Job, Outcome
@@ -141,9 +142,11 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
     watch = job.watch
     with watch("trace"):
         axes = traced(now, *job.chosen, here.shared)
+    check_compete(axes, job.request.competes_in)
     costs = cost_of(here, axes, job.request.by)
     with watch("score"):
         scores = scored(here, axes, costs[1])
+        check_told_apart(axes, scores, job.request.chosen.name)
     timing = None
     with watch("plan"):
         if job.request.by == "latency":

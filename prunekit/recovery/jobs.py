@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..axis import Axis
 from ..errors import AdapterError
-from ..planning.left import positions_left
+from ..naming import is_within
+from ..planning.left import gone, of_positions, positions_left
 from ..planning.plan import Plan
 from ..repairs.base import Repair
 from ..tracing.layers import MATRICES
@@ -130,6 +131,8 @@ def jobs_of(
         norms: Layer to the BatchNorm that can take up a shift of its outputs.
     """
     products: dict[str, list[tuple[Axis, Tensor]]] = {}
+    removed = [module for branch in gone(axes, plan) for module in branch.modules]
+    axes = of_positions(axes)
     slices_left = tuple((axis, torch.tensor(plan.kept[axis.name])) for axis in axes)
     for axis, slices in slices_left:
         if axis.spec.product and repair.product and len(slices) < axis.size:
@@ -137,7 +140,7 @@ def jobs_of(
             products.setdefault(layer, []).append((axis, slices))
     left = positions_left(axes, plan)
     for name, layer in dense.named_modules():
-        if not isinstance(layer, MATRICES):
+        if not isinstance(layer, MATRICES) or any(is_within(name, part) for part in removed):
             continue
         dims = left.get(f"{name}.weight", {})
         outputs, channels = (dims.get(dim, torch.arange(layer.weight.shape[dim])) for dim in (0, 1))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ..naming import is_within
 from ..repairs.base import Repair
 from ..repairs.given import Norm
-from ..statistics.activations import Meter
 from ..statistics.common import Images, evaluating, first_weight, placed, without_labels
+from ..statistics.meter import Meter
 from ..tracing.copies import BATCH_NORMS
 
 

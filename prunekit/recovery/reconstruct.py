@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..axis import Axis
 from ..errors import RepairError
 from ..naming import is_within
+from ..planning.left import gone
 from ..planning.plan import Plan
 from ..repairs.base import Repair
 from ..repairs.given import Layer
@@ -21,6 +22,7 @@ from ..statistics.covariance import Covariance
 from ..statistics.unfolding import NoLinearMap, patches, positions, rows
 from ..statistics.walk import Walk
 from ..tracing.batch_norms import shifted_by
+from .constants import recentre_
 from .gains import Mended, Repaired
 from .jobs import Job, jobs_of
 from .products import target_of
@@ -40,6 +42,8 @@ def repair_(
     part: str = "",
 ) -> Mended:
     """Repair every layer that lost inputs, in the order of execution, and maybe what follows.
+
+    Where a whole branch left, its constant becomes what the branch added on average.
 
     Args:
         small: The pruned model; its weights and biases are written to, its shape stays. So are
@@ -63,18 +67,24 @@ def repair_(
     norms = shifted_by(dense, image)
     found = jobs_of(dense, small, axes, plan, repair, norms)
     jobs = {job.name: job for job in found if is_within(job.name, part)}
+    branches = {one.modules[-1]: one for one in gone(axes, plan)}
     walk = Walk(dense, small, images)
-    done = Mended()
-    sections = walk.sections(jobs, blocks)
+    done, changed = Mended(), False
+    sections = walk.sections({*jobs, *branches}, blocks)
     running = {name for _, names in sections for name in names}
     done.left = {name: IDLE for name, job in jobs.items() if job.cut and name not in running}
     for section, names in sections:
         walk.enter(section)
         for name in names:
-            if not (jobs[name].cut or (repair.follows and done.layers)):
+            if name in branches:
+                done.layers |= recentre_(dense, small, branches[name], walk)
+                changed = True
+                continue
+            if not (jobs[name].cut or (repair.follows and changed)):
                 continue
             try:
                 done.layers |= _refit_(jobs[name], repair, walk)
+                changed = True
             except NoLinearMap as error:
                 if jobs[name].cut:
                     done.left[name] = str(error)

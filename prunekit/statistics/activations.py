@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,18 +17,20 @@ from .common import (
     evaluating,
     first_weight,
     placed,
-    precise,
     voter_names,
     with_voters,
     without_labels,
 )
+from .meter import Meter
+from .streams import StreamMeter
 
 
 def gather_activations(model: nn.Module, axes: Sequence[Axis], images: Images) -> list[Axis]:
     """Return the axes with the moments of the inputs and outputs of every voter's layer.
 
-    Voters that are not the weight of a linear or convolution layer get none. The model runs
-    in evaluation mode and is not modified; labels are not looked at.
+    Branches get what they add to their stream, too. Voters that are not the weight of a linear or
+    convolution layer get nothing. The model runs in evaluation mode and is not modified; labels
+    are not looked at.
 
     Raises:
         DataError: There are no images.
@@ -41,12 +43,13 @@ def gather_activations(model: nn.Module, axes: Sequence[Axis], images: Images) -
         if isinstance(layer, MATRICES) and f"{name}.weight" in names
     }
     handles = [meter.layer.register_forward_hook(meter.hook) for meter in meters.values()]
+    streams = {axis.name: StreamMeter(model, axis) for axis in axes if axis.spec.branch}
     try:
         with evaluating(model), torch.no_grad():
             for x in without_labels(images):
                 model(placed(x, first_weight(model)))
     finally:
-        for handle in handles:
+        for handle in [*handles, *streams.values()]:
             handle.remove()
     moments = {name: meter.moments(name) for name, meter in meters.items()}
 
@@ -54,7 +57,11 @@ def gather_activations(model: nn.Module, axes: Sequence[Axis], images: Images) -
         inputs, outputs = moments.get(member.name, (None, None))
         return replace(member, inputs=inputs, outputs=outputs)
 
-    return with_voters(axes, informed)
+    found = with_voters(axes, informed)
+    return [
+        replace(axis, stream=streams[axis.name].stream()) if axis.name in streams else axis
+        for axis in found
+    ]
 
 
 class _LayerMeter:
@@ -84,45 +91,3 @@ class _LayerMeter:
             lambda v: v.view(groups, -1, *ones).repeat_interleave(readers, 0)
         )
         return inputs, self._outputs.moments(lambda v: v.view(-1, 1, *ones))
-
-
-class Meter:
-    """The running mean and variance of each feature, whatever the size of the batches.
-
-    Sums of squares would cancel where the mean is large. Values are counted from the first
-    one ever seen, variances about each batch's own mean, and batches joined in float64.
-
-    Source:
-        Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing
-        Sample Variances, COMPSTAT 1982.
-    """
-
-    def __init__(self, feature: int):
-        """Start with nothing seen; `feature` is the dimension of features, from the end."""
-        self._feature = feature
-        self.count = 0
-
-    def add(self, values: Tensor) -> None:
-        """Take note of a batch of activations."""
-        values = precise(values.detach())
-        others = [dim for dim in range(values.dim()) if dim != values.dim() + self._feature]
-        if not self.count:
-            first = values
-            for dim in others:
-                first = first.narrow(dim, 0, 1)
-            self._first = first.clone()
-            self._mean = self._spread = torch.zeros_like(first, dtype=torch.float64).flatten()
-        values = values - self._first
-        mean = values.mean(others, keepdim=True)
-        spread = (values - mean).square_().sum(others).double()
-        count = values.numel() // mean.numel()
-        total = self.count + count
-        away = mean.flatten().double() - self._mean
-        self._mean = self._mean + away * (count / total)
-        self._spread = self._spread + spread + away.square() * (self.count * count / total)
-        self.count = total
-
-    def moments(self, shaped: Callable[[Tensor], Tensor]) -> Moments:
-        """Return what was seen so far, shaped as the caller likes."""
-        mean = self._first.flatten().double() + self._mean
-        return Moments(shaped(mean), shaped(self._spread / self.count))

@@ -12,6 +12,7 @@ from ..adapters import ADAPTERS
 from ..adapters.answers import axes_of, seeing, toy_of
 from ..adapters.base import Adapter, select
 from ..arguments import Inputs, call
+from ..auto.words import ASKED
 from ..axis import Axis
 from ..criteria import CRITERIA
 from ..criteria.base import Need
@@ -44,7 +45,7 @@ def subject_of(
             model, example = toy_of(adapter)
     model = _randomised(model)
     adapter = seeing(adapter, model, example)
-    return proven(Subject(model, adapter, example, None, None, "random", ()), head_dims=True)
+    return proven(Subject(model, adapter, example, None, None, "random", ()), ASKED)
 
 
 def _randomised(model: nn.Module) -> nn.Module:

@@ -76,6 +76,7 @@ class _Found:
         self.spec = spec
         self.tensors: dict[tuple[str, int], Tensor] = {}
         self.norms: list[str] = []
+        self.folding = {(tie.parameter, tie.dim) for tie in spec.ties if tie.folds}
 
     def drop(self, names: set[str]) -> None:
         """Forget what the adapter says not to follow: parameters, or whole modules."""
@@ -272,8 +273,9 @@ def _axis(
                 f"Axis {spec.name!r} cuts dimension {dim} of {name!r} at {int(index.max())}, but "
                 f"its shape is {shape}; correct the adapter's ties."
             )
-        role = role_of(adapter, name) if tensor.dim() > 1 else AUX
-        members.append(Member(name, role, dim, index, tensor.detach()))
+        role = role_of(adapter, name) if tensor.dim() > 1 and _has_say(spec, name) else AUX
+        folds = (name, dim) in found.folding
+        members.append(Member(name, role, dim, index, tensor.detach(), folds=folds))
     if all(member.role == AUX for member in members):
         raise AdapterError(
             f"Axis {spec.name!r} has no weight matrix with a say in its score; give one a role "
@@ -284,8 +286,15 @@ def _axis(
     return Axis(spec, size, tuple(members), _norms(found, norms, size))
 
 
+def _has_say(spec: AxisSpec, parameter: str) -> bool:
+    """Say whether a matrix may have a say: of a branch, only what writes to the stream has one."""
+    return spec.branch is None or parameter == f"{spec.branch.last}.weight"
+
+
 def _norms(found: _Found, norms: Collection[str], size: int) -> dict[str, Tensor]:
     """Return the positions each slice owns in every module that normalises over the axis."""
+    if found.spec.branch is not None:  # a norm that leaves has nothing to normalise over
+        return {}
     over = {name: torch.arange(size).unsqueeze(1) for name in found.norms}
     for (name, _), index in found.tensors.items():
         if _parent(name) in norms:
