@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+BLOCK = "block"  # the kind of axes that have one slice, a branch
+
 
 @dataclass(frozen=True)
 class Branch:

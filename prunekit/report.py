@@ -10,6 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .branch import BLOCK
+from .naming import is_within
+
 Report = Mapping[str, Any]
 BAR = 24  # characters
 
@@ -149,14 +152,29 @@ def _kept(report: Report) -> Table:
     table.add_column(heading, header_style="dim", no_wrap=True, overflow="ellipsis")
     table.add_column("", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
+    branches = {name: axis for name, axis in report["axes"].items() if axis["kind"] == BLOCK}
+    gone = [name.removesuffix(f".{BLOCK}") for name, axis in branches.items() if not axis["kept"]]
     for name, axis in report["axes"].items():
-        full = round(BAR * axis["kept"] / axis["size"])
-        bar = Text("█" * full, style="cyan").append("░" * (BAR - full), style="dim")
+        if name in branches:
+            if not axis["kept"]:
+                table.add_row(name.removesuffix(f".{BLOCK}"), _bar(0), "gone")
+            continue
+        if any(is_within(name, branch) for branch in gone):
+            continue
         kept = f"{axis['kept']} of {axis['size']}"
         if masked:
             kept = f"{axis['kept'] / axis['size']:.1%} of {_count(axis['size'])}"
+        bar = _bar(axis["kept"] / axis["size"])
         table.add_row(name.removesuffix(".weight") if masked else name, bar, kept)
+    if branches:
+        stay = len(branches) - len(gone)
+        table.add_row("branches", _bar(stay / len(branches)), f"{stay} of {len(branches)}")
     return table
+
+
+def _bar(fraction: float) -> Text:
+    full = round(BAR * fraction)
+    return Text("█" * full, style="cyan").append("░" * (BAR - full), style="dim")
 
 
 def _facts(report: Report) -> Table:

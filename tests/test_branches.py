@@ -88,7 +88,7 @@ def test_what_is_left_is_what_the_branch_adds_to_no_input(name):
 def test_branches_compete_with_all_other_axes_round_after_round(name):
     model, _ = toy(name)
     kinds = sorted({axis.kind for axis in traced(name)[2]} & {"block", "mlp", "head"})
-    one = prune(model, "magnitude", 0.4, axes=kinds, multiple=1)
+    one = prune(model, "magnitude", 0.5, axes=kinds, multiple=1)
     two = prune(one.model, "magnitude", 0.3, axes=kinds, multiple=1)
     for result in (one, two):
         assert result.rounds[-1].parity.holds

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..axis import AxisSpec, Fold, Tie
-from ..branch import Branch
+from ..branch import BLOCK, Branch
 
 if TYPE_CHECKING:
     from torch import nn
-
-BLOCK = "block"  # the kind of these axes
 
 
 def branch_axis(

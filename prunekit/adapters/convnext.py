@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..axis import AUX, AxisSpec
+from ..branch import BLOCK
 from ..errors import AdapterError
 from .base import Adapter, module, register, stage_blocks
-from .branches import BLOCK, branch_axis, constants, is_gone
+from .branches import branch_axis, constants, is_gone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

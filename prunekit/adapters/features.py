@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..axis import AxisSpec
+from ..branch import BLOCK
 from .attention import fix_attention
 from .base import Adapter, register
-from .branches import BLOCK
 from .convnext import block_axes as convnext_axes
 from .convnext import convnext
 from .swin import block_axes as swin_axes

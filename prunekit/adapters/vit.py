@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..axis import AxisSpec, Fold, Tie
+from ..branch import BLOCK
 from .attention import attention_axes, block_role, fix_attention
 from .base import Adapter, module, register
-from .branches import BLOCK, branch_axis, constants, is_gone
+from .branches import branch_axis, constants, is_gone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

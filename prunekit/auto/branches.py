@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..adapters.branches import BLOCK, branch_axis
+from ..adapters.branches import branch_axis
 from ..arguments import Inputs, call
 from ..axis import AxisSpec
+from ..branch import BLOCK
 from ..naming import is_within
 from ..tracing.layers import MATRICES
 from ..tracing.running import plainly

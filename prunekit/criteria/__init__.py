@@ -23,6 +23,7 @@ CRITERIA: Registry[Criterion] = Registry(
         "wanda": "prunekit.criteria.wanda:wanda",
         "flap": "prunekit.criteria.flap:flap",
         "vbp": "prunekit.criteria.vbp:vbp",
+        "influence": "prunekit.criteria.influence:influence",
     },
     kind="prunekit.criteria.base:Criterion",
 )

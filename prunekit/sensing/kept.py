@@ -28,7 +28,7 @@ class EffectEntry(TypedDict):
     axis: str
     kind: str
     size: Annotated[int, Ge(1)]
-    kept: Annotated[int, Ge(1)]
+    kept: Annotated[int, Ge(0)]
     asked: Annotated[float, Ge(0), Le(1)]
     params: float
     macs: float
