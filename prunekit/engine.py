@@ -58,7 +58,9 @@ def prune(
         also: Further fractions to remove at least, such as {"params": 0.3}: of `params` or `macs`.
         target_ms: Milliseconds of a forward pass to come down to, instead of a ratio by latency.
         scope: Where slices compete: within an `axis`, all axes of a `kind`, or the `model`;
-            the criterion's own scope unless given.
+            the criterion's own scope unless given. Or how axes share the budget instead:
+            `sensitivity:FILE` by what was measured of each alone, `search` by trying plans out.
+        trials: How many plans a search may judge; 24 unless given.
         repair: What adjusts what stays: a registered name, a Repair, or several of them.
         axes: Kinds of axes that may shrink; the adapter's default unless given. For single
             weights, roles of matrices; all but `aux` unless given.

@@ -16,7 +16,8 @@ from .adapters.base import Adapter
 from .arguments import Inputs, plain, tensors_of
 from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
-from .errors import BudgetError, CriterionError, DataError, RequestError
+from .errors import ArtifactError, BudgetError, CriterionError, DataError, RequestError
+from .files.sensitivity import NAME, SensitivityFile, read_sensitivity
 from .inputs.given import is_given
 from .inputs.subject import Source
 from .measuring.saving import DTYPES, Conditions
@@ -33,6 +34,8 @@ from .weights.granularity import Granularity, check_applies
 
 DEFAULT_RATIO = 0.5
 ALSO: tuple[By, ...] = ("params", "macs")  # what further budgets may count
+SEARCH, SENSITIVITY = "search", "sensitivity:"  # scopes beside those of criteria
+TRIALS = 24
 MOST_STEPS = 1000
 SEEDS = 2**63  # torch and NumPy take any below
 
@@ -44,7 +47,8 @@ class Options(TypedDict, total=False):
     by: By
     also: Mapping[By, float]
     target_ms: float | None
-    scope: Scope | None
+    scope: str | None
+    trials: int | None
     repair: Spec
     axes: Sequence[str] | None
     include: Sequence[str]
@@ -88,7 +92,8 @@ class Request:
     by: By = "params"
     also: Mapping[By, float] = field(default_factory=dict)
     target_ms: float | None = None
-    scope: Scope | None = None
+    scope: str | None = None
+    trials: int | None = None
     repair: Spec = "none"
     axes: Sequence[str] | None = None
     include: Sequence[str] = ()
@@ -131,19 +136,57 @@ class Request:
         ):
             if given not in known:
                 raise BudgetError(unknown(noun, given, known))
-        if self.scope is not None and self.scope not in SCOPES:
-            raise CriterionError(unknown("scope", self.scope, SCOPES))
         check_limits(self.floor, self.multiple)
         self.chosen, self.mending  # noqa: B018  (looks the names up)
         Budget(self.fraction, self.by, total=0)  # checks the ratio
+        self._check_scope()
         self._check_latency()
         self._check_also()
         if self.finetune is not None:
             check_installed()
         if self.level.masks:
-            check_applies(self.level, self.chosen, self.mending, self.ratio, self.scope, self.steps)
+            asked = None if self.scope is None else self.competes_in
+            check_applies(self.level, self.chosen, self.mending, self.ratio, asked, self.steps)
             self._check_no_part()
             self._check_no_limits()
+
+    def _check_scope(self) -> None:
+        """Refuse what is no scope, or cannot go with it."""
+        if self.trials is not None and self.scope != SEARCH:
+            raise BudgetError(
+                f"trials is {self.trials}, but nothing is searched for; pass scope 'search' "
+                "(--scope search), or leave it out."
+            )
+        if self.scope is None or self.scope in SCOPES:
+            return
+        if self.scope != SEARCH and not self.scope.startswith(SENSITIVITY):
+            known = (*SCOPES, SEARCH, f"{SENSITIVITY}FILE")
+            raise CriterionError(unknown("scope", self.scope, known))
+        if self.level.masks or self.steps > 1:
+            raise BudgetError(
+                f"Scope {self.scope!r} shares the budget among axes once; leave granularity and "
+                "steps out, or choose among axis, kind and model."
+            )
+        if self.trials is not None and self.trials < 1:
+            raise BudgetError(f"trials is {self.trials}; expected 1 or more.")
+        self.measured  # noqa: B018  (reads the file)
+
+    @cached_property
+    def measured(self) -> SensitivityFile | None:
+        """What was measured of every axis, if the budget is shared by that.
+
+        Raises:
+            ArtifactError: The file is missing or damaged, or the measurement was cut off.
+        """
+        if self.scope is None or not self.scope.startswith(SENSITIVITY):
+            return None
+        place = Path(self.scope.removeprefix(SENSITIVITY))
+        place = place / NAME if place.is_dir() else place
+        again = "make it with prunekit sensitivity --out"
+        found = read_sensitivity(place, again)
+        if found["recipe"] is None:
+            raise ArtifactError(f"The measurement in {place} was cut off; repeat it to finish it.")
+        return found
 
     def _check_latency(self) -> None:
         """Refuse what cannot go with a latency, and words about latency where it does not count."""
@@ -239,9 +282,18 @@ class Request:
 
     @property
     def competes_in(self) -> Scope:
-        """The scope, the criterion's own filled in."""
+        """The scope, the criterion's own filled in; of axes that share a budget, the model."""
+        if self.scope in SCOPES:
+            return self.scope
+        if self.scope is not None:
+            return "model"
         of_weights = self.chosen.weight_scope if self.level.masks else None
-        return self.scope or of_weights or self.chosen.scope
+        return of_weights or self.chosen.scope
+
+    @property
+    def most_trials(self) -> int:
+        """How many plans a search may judge, the default filled in."""
+        return TRIALS if self.trials is None else self.trials
 
     @property
     def conditions(self) -> Conditions:
@@ -257,7 +309,7 @@ class Request:
     def informed(self) -> bool:
         """Whether the criterion or the repair looks at images."""
         needs = {self.chosen.needs, *(repair.needs for repair in self.mending)}
-        return needs != {"nothing"}
+        return needs != {"nothing"} or self.scope == SEARCH
 
     @property
     def needs_labels(self) -> bool:
@@ -276,7 +328,8 @@ class Request:
             "criterion": self.chosen.name,
             "options": dict(self.chosen.options),
             "granularity": self.level.text,
-            "scope": None if patterned else self.competes_in,
+            "scope": None if patterned else self.scope or self.competes_in,
+            **({"trials": self.most_trials} if self.scope == SEARCH else {}),
             "repair": named(self.mending),
             "repair_options": options_of(self.mending),
             "include": list(self.include),
@@ -322,6 +375,8 @@ _EXPECTED: Mapping[str, tuple[Any, str]] = {
     "repair": ((str, Repair, list, tuple), "a name, a Repair, or several of them"),
     "floor": (numbers.Real, "a number from 0 to 1"),
     "multiple": (numbers.Integral, "a whole number"),
+    "scope": ((str, type(None)), "a word, such as kind"),
+    "trials": ((numbers.Integral, type(None)), "a whole number"),
     "steps": (numbers.Integral, "a whole number"),
     "finetune": ((Recipe, type(None)), "a Recipe"),
     "adapter": ((str, Adapter, type(None)), "a name or an Adapter"),

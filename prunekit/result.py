@@ -51,6 +51,29 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How the shares of a budget were found.
+
+    Attributes:
+        trials: How many plans were judged.
+        scopes: Scope to the divergence of its plan from the dense model, in nats.
+        divergence: That of the plan that was chosen.
+        base: The scope that the search started from.
+        weights: Part of the model to how many times as fast as there it gives up its slices.
+        images: How many training images plans were judged on.
+        unseen: Whether criterion and repair have not seen these.
+    """
+
+    trials: int
+    scopes: Mapping[str, float]
+    divergence: float
+    base: str
+    weights: Mapping[str, float]
+    images: int
+    unseen: bool
+
+
+@dataclass(frozen=True)
 class Round:
     """One round of pruning.
 
@@ -63,6 +86,7 @@ class Round:
         trained: How the training after it went; None without any.
         masking: The proof that what was masked is zero; None if nothing was.
         timing: How near it came to the latency that was asked for; None if none was.
+        search: How the budget was shared, if that was searched for.
     """
 
     asked: float
@@ -73,6 +97,7 @@ class Round:
     trained: Trained | None = None
     masking: Masking | None = None
     timing: Timing | None = None
+    search: Search | None = None
 
     def report(self) -> dict[str, Any]:
         """Return everything as plain data."""

@@ -221,11 +221,6 @@ def stream(model, branch, images):
     return (x.flatten(0, -2) for x in (before, before + added))
 
 
-def test_influence_refuses_what_adds_to_no_stream():
-    with pytest.raises(CriterionError, match="No residual branch that may leave ends in a layer"):
-        prune("vit_micro", "influence", 0.3, axes=["mlp"], evaluate=False)
-
-
 def test_what_says_nothing_of_branches_is_refused():
     with pytest.raises(BudgetError, match="where a residual branch is alone"):
         prune("vit_micro", "fpgm", 0.2, axes=["block"], evaluate=False)

@@ -50,10 +50,6 @@ def informed(name: str, need: str) -> list[Axis]:
     return gather(need, model, axes, [(images, torch.tensor([0, 3]))])
 
 
-# The others score any axis; influence those that add to a stream.
-ANY = [name for name in BUILT_IN if name != "influence"]
-
-
 # Weights are summed in float32, whose relative error over thousands of them stays below this.
 FLOAT32 = 1e-5
 
@@ -233,7 +229,7 @@ def _scaled(axis: Axis) -> Axis:
     return replace(axis, members=tuple(scaled if m is first else m for m in axis.members))
 
 
-@pytest.mark.parametrize("name", [name for name in ANY if name != "random"])
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "random"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_permuting_slices_permutes_scores(family, name):
     criterion = CRITERIA.get(name)
@@ -266,8 +262,7 @@ def test_scoring_leaves_the_model_untouched(name):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     criterion = CRITERIA.get(name)
     batch = (images, torch.tensor([0, 1]))
-    kinds = ("mlp", "head", "block") if name == "influence" else ()
-    criterion(gather(criterion.needs, model, axes_of(model, images, *kinds), [batch]))
+    criterion(gather(criterion.needs, model, axes_of(model, images), [batch]))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 

@@ -22,7 +22,7 @@ from prunekit.measuring.counting import Latency
 from prunekit.measuring.saving import Conditions, Saving
 from prunekit.planning.curve import Curve
 from prunekit.planning.plan import OutOfReach, Plan
-from prunekit.pruning import closing, latency_table
+from prunekit.pruning import cache, closing, latency_table
 
 X = torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
 
@@ -49,7 +49,7 @@ class Net(nn.Module):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Take fewer passes, and keep tables where nobody else does."""
-    monkeypatch.setenv(latency_table.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(own, "PASSES", (3, 3))
     monkeypatch.setattr(saving, "MOST", 9)
 
@@ -96,7 +96,7 @@ def test_a_table_that_is_damaged_is_named(tmp_path):
 
 def test_a_place_that_cannot_hold_tables_is_refused_before_one_is_measured(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setenv(latency_table.CACHE, str(tmp_path / "file"))
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file"))
     monkeypatch.setattr(latency_table, "own_times", lambda *_: pytest.fail("measured"))
     with pytest.raises(BudgetError, match="let PRUNEKIT_CACHE name a folder"):
         by_latency()

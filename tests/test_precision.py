@@ -39,6 +39,9 @@ def test_scores_are_those_of_single_precision(family, dtype, name):
     )
     for axis, scores, wanted in zip(axes, criterion(axes), criterion(expected), strict=True):
         assert scores.dtype == torch.float64
+        if not wanted.any():  # flap's, of the only branch of a stream
+            assert not scores.any()
+            continue
         away = (scores - wanted).abs().mean() / wanted.abs().mean()
         # Activations carry the rounding of the model; gradients are computed in single precision.
         assert away < max(4 * torch.finfo(dtype).eps, 1e-4), axis.name

@@ -13,6 +13,7 @@ from conftest import FAMILIES, traced
 
 from prunekit.axis import Axis, matrix_axis
 from prunekit.criteria import CRITERIA
+from prunekit.planning.left import of_positions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -40,7 +41,7 @@ def test_with_single_weights_every_variant_orders_them_as_equation_10_does(name)
 @pytest.mark.parametrize(("name", "options"), [("plain", {"plain": True}), ("readers/weight", {})])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_plain_one_and_the_choice_are_what_prunekit_has(family, name, options):
-    axes = traced(family)[2]
+    axes = of_positions(traced(family)[2])
     built_in = CRITERIA.get("dimap").configure(**options)(axes)
     for own, found in zip(scored(name, axes), built_in, strict=True):
         torch.testing.assert_close(own, found)
@@ -48,7 +49,7 @@ def test_the_plain_one_and_the_choice_are_what_prunekit_has(family, name, option
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_added_layers_are_lamp_s_but_for_the_price(family):
-    axes = traced(family)[2]
+    axes = of_positions(traced(family)[2])
     for axis, own, lamp in zip(
         axes, scored("added/weight", axes), CRITERIA.get("lamp")(axes), strict=True
     ):
@@ -57,7 +58,7 @@ def test_added_layers_are_lamp_s_but_for_the_price(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_least_is_below_the_mean_and_a_whole_layer_below_what_is_held(family):
-    axes = traced(family)[2]
+    axes = of_positions(traced(family)[2])
     for least, mean in zip(scored("least/weight", axes), scored("plain/weight", axes), strict=True):
         assert (least <= mean * (1 + 1e-6)).all()
     for whole, held in zip(

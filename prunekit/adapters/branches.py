@@ -60,7 +60,8 @@ def is_gone(model: nn.Module, core: str) -> bool:
     """Say whether a branch has left, by the module in whose place its constant stands."""
     from ..constant import Constant
 
-    return isinstance(model.get_submodule(core), Constant)
+    found: object = dict(model.named_modules()).get(core)
+    return isinstance(found, Constant)
 
 
 def constants(model: nn.Module, part: str) -> Iterator[Tie]:

@@ -81,6 +81,9 @@ class ViT(Adapter):
 
 def block_axes(model: nn.Module, block: str) -> list[AxisSpec]:
     """Declare MLP channels, heads, head dimensions and branches of one block, wherever it is."""
+    from timm.models.vision_transformer import Block, ResPostBlock
+
+    module(model, block, Block, ResPostBlock)
     return [*_mlp_axes(model, block), *_attention_axes(model, block)]
 
 
@@ -118,11 +121,10 @@ def _attention_axes(model: nn.Module, block: str) -> list[AxisSpec]:
 
 def _branch(model: nn.Module, block: str, core: str, last: str, number: int) -> AxisSpec:
     """Declare attention, the first branch of a block, or the MLP, which is the second."""
-    from timm.models.vision_transformer import Block, ResPostBlock
+    from timm.models.vision_transformer import ResPostBlock
 
-    kind = module(model, block, Block, ResPostBlock)
     own = [f"norm{number}", core, f"ls{number}", f"drop_path{number}"]
-    if isinstance(kind, ResPostBlock):  # it normalises what the core returns
+    if isinstance(model.get_submodule(block), ResPostBlock):  # it normalises what the core returns
         own = [core, f"norm{number}", f"drop_path{number}"]
     modules = [f"{block}.{name}" for name in own]
     core = f"{block}.{core}"

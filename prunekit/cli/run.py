@@ -75,8 +75,13 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
     add("--by", default="params", help="what it counts: params, macs, slices or latency (params)")
     add("--also", type=shares, default={}, help="further budgets, at least: params=0.3,macs=0.5")
-    add("--scope", help="where slices compete: axis, kind or model (the criterion's own)")
-    add("--axes", type=words, help="kinds that may shrink: mlp,conv,head,head_dim,width")
+    add(
+        "--scope",
+        help="where slices compete: axis, kind or model (the criterion's own); or how axes share "
+        "the budget: sensitivity:FILE, or search",
+    )
+    add("--trials", type=int, metavar="N", help="plans that a search may judge (24)")
+    add("--axes", type=words, help="kinds that may shrink: mlp,conv,head,head_dim,width,block")
     add("--include", type=words, default=(), help="globs on axis names, comma-separated")
     add("--exclude", type=words, default=(), help="globs on axis names, comma-separated")
     add("--floor", type=float, default=0.1, help="smallest kept fraction of an axis (0.1)")

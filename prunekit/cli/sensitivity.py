@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 prunekit sensitivity --arch swin_micro --criterion dimap --repair lstsq
+prunekit sensitivity --arch vit_micro --axes mlp,head,block --by latency --out there
 prunekit sensitivity --arch vit_b --weights vit_b.pth --data imagenet --out vit_b-sensitivity
 """
 WORDS = (  # of prune, that say what is measured
     *("repair", "axes", "include", "exclude", "multiple", "weights", "img_size", "adapter"),
+    *("by", "latency_batch"),
     *("data", "data_dir", "calibration", "device", "seed"),
 )
 
@@ -40,9 +42,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--criterion", default="dimap", help="name, or name:option=value (default: dimap)")
     add("--ratios", type=numbers, help="fractions of an axis to remove (0.25,0.5,0.75)")
     add("--repair", default="none", help="as prunekit run takes it (none)")
-    add("--axes", type=words, help="kinds of axes: mlp,conv,head,head_dim,width")
+    add("--axes", type=words, help="kinds of axes: mlp,conv,head,head_dim,width,block")
     add("--include", type=words, default=(), help="globs on axis names, comma-separated")
     add("--exclude", type=words, default=(), help="globs on axis names, comma-separated")
+    add("--by", default="params", help="what is saved: params, macs or latency (params)")
+    add("--latency-batch", type=int, default=1, metavar="N", help="images in a pass by latency (1)")
     add("--multiple", type=int, default=8, help="kept MLP and width sizes are multiples of it (8)")
     add("--weights", default="auto", help="auto, pretrained, random, or a file")
     add("--img-size", type=pixels, metavar="N", help="of images: one number, or height,width")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..axis import Axis
+from ..axis import Axis, Member
 from ..branch import Stream
-from ..errors import CriterionError
-from .activity import readers
+from .activity import product_variance, readers
 from .base import criterion
 from .price import price_of
+
+TINY = torch.finfo(torch.float64).tiny
 
 
 @criterion("influence", needs="activations", scope="model")
@@ -26,11 +27,9 @@ def influence(axes: Sequence[Axis]) -> list[Tensor]:
     the branch's last layer, over the same. Both are divided by the slice's price, as `dimap` does:
     the weights that leave with it, or their MACs or milliseconds where the budget counts those.
 
-    Args:
-        axes: Branches (kind `block`), and axes that the last layers of these branches read.
-
-    Raises:
-        CriterionError: An axis is neither.
+    Where the reading layer ends no branch among the axes, what is lost is relative to what that
+    layer returns, the mean of |y|^2; where no layer reads a slice, as with query-key pairs, it is
+    the variance of the product q_d k_d, relative to that of all slices of the axis.
 
     Source:
         Men et al., ShortGPT: Layers in Large Language Models are More Redundant Than You Expect,
@@ -42,19 +41,23 @@ def influence(axes: Sequence[Axis]) -> list[Tensor]:
     return [_relative(axis, streams) / price_of(axis) for axis in axes]
 
 
-def _relative(axis: Axis, streams: dict[str, Stream]) -> Tensor:
+def _relative(axis: Axis, streams: Mapping[str, Stream]) -> Tensor:
     if axis.stream is not None:
         return torch.tensor([axis.stream.added / axis.stream.energy])
-    parts = [
+    found = [
         member.per_slice(member.weight.float().square() * inputs.variance.float())
-        / streams[member.name].energy
+        / _energy(member, streams)
         for member, inputs in readers(axis)
-        if member.name in streams
     ]
-    if not parts:
-        raise CriterionError(
-            f"No residual branch that may leave ends in a layer that reads axis {axis.name!r}, so "
-            "criterion 'influence' cannot say what it adds to the stream; let branches leave too "
-            "(axes block), leave this axis out, or choose another criterion."
-        )
-    return torch.stack(parts).sum(0)
+    if found:
+        return torch.stack(found).sum(0)
+    variance = product_variance(axis)
+    return variance / variance.sum().clamp(min=TINY)
+
+
+def _energy(member: Member, streams: Mapping[str, Stream]) -> float:
+    """Return the energy of what a reading layer's outputs are added to, or of these themselves."""
+    if member.name in streams:
+        return streams[member.name].energy
+    assert member.outputs is not None, "whoever gathers the inputs gathers the outputs"
+    return max(float(member.outputs.square.sum()), TINY)

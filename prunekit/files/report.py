@@ -125,6 +125,19 @@ class TimingEntry(TypedDict):
 
 
 @OPEN
+class SearchEntry(TypedDict):
+    """How the shares of a budget were found; see `Search`."""
+
+    trials: Positive
+    scopes: dict[str, float]
+    divergence: float
+    base: Text
+    weights: dict[str, float]
+    images: Positive
+    unseen: bool
+
+
+@OPEN
 class RoundEntry(TypedDict):
     asked: Fraction
     parity: ParityEntry | None
@@ -134,6 +147,7 @@ class RoundEntry(TypedDict):
     recalibrated: NotRequired[dict[str, Amount]]
     unrepaired: NotRequired[dict[str, Text]]
     timing: NotRequired[TimingEntry | None]
+    search: NotRequired[SearchEntry | None]
 
 
 @OPEN

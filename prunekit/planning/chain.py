@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -91,8 +92,20 @@ def _unit(scored: Sequence[tuple[Axis, Tensor]], whole: Mapping[str, int]) -> Un
     )
 
 
-def make_chain(units: Sequence[Unit], scope: str, floor: float, multiple: int) -> list[Event]:
+class Sharing(Protocol):
+    """Another order of events than a scope's."""
+
+    def chain(self, units: Sequence[Unit], floor: float, multiple: int) -> list[Event]:
+        """Return every event that can happen, in the order in which they do."""
+        ...
+
+
+def make_chain(
+    units: Sequence[Unit], scope: str | Sharing, floor: float, multiple: int
+) -> list[Event]:
     """Return every event that can happen, in the order in which they do."""
+    if not isinstance(scope, str):
+        return scope.chain(units, floor, multiple)
     pools: dict[str, list[int]] = {}
     for number, unit in enumerate(units):
         spec = unit.axes[0].spec
@@ -132,6 +145,12 @@ def _pool_events(
             size[number] = rounded
             events.append(Event(gone / total, number, rounded))
     return events
+
+
+def allowed_sizes(unit: Unit, floor: float, multiple: int) -> list[int]:
+    """Return the sizes that a unit may go down to, descending."""
+    allowed = _allowed(unit.length, _least(unit, floor), _step(unit, multiple))
+    return sorted({*allowed} - {unit.length}, reverse=True)
 
 
 @lru_cache(maxsize=256)  # most units of a model have one of a few lengths

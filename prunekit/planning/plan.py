@@ -15,7 +15,7 @@ from ..errors import ArtifactError, BudgetError
 from ..files.plan import PlanData, impossible
 from ..files.reading import typed
 from .budget import CLOSE_ENOUGH, Budget, By
-from .chain import Event, Unit, counts_after, make_chain, make_units
+from .chain import Event, Sharing, Unit, counts_after, make_chain, make_units
 
 
 class OutOfReach(BudgetError):
@@ -82,7 +82,7 @@ def make_plan(
     scores: Sequence[Tensor],
     budget: Budget,
     *,
-    scope: Literal["axis", "kind", "model"] = "kind",
+    scope: Literal["axis", "kind", "model"] | Sharing = "kind",
     floor: float = 0.1,
     multiple: int = 8,
     whole: Mapping[str, int] | None = None,
@@ -101,7 +101,7 @@ def make_plan(
         scores: One (size,) score per axis; higher means keep.
         budget: What to remove how much of.
         scope: Slices compete within their `axis`, within all axes of a `kind`, or across the
-            whole `model`.
+            whole `model`; or what else says in which order axes shrink.
         floor: The smallest fraction of an axis to keep, in [0, 1]; one slice always stays.
         multiple: Sizes of rounded axes are multiples of this, nearest rather than floor;
             1 rounds nothing.

@@ -21,11 +21,11 @@ def priced(axes: Sequence[Axis], by: By, terms: Sequence[Term]) -> list[Axis]:
     if by == "params":
         return list(axes)
     return [
-        replace(axis, price=1.0 if by == "slices" else _saved_by_one(axis, terms)) for axis in axes
+        replace(axis, price=1.0 if by == "slices" else saved_by_one(axis, terms)) for axis in axes
     ]
 
 
-def _saved_by_one(axis: Axis, terms: Sequence[Term]) -> float:
+def saved_by_one(axis: Axis, terms: Sequence[Term]) -> float:
     """Return what one slice costs while all others are there, its own and theirs."""
     if axis.spec.branch is not None:
         gone = {(member.name, member.dim) for member in axis.members}

@@ -17,7 +17,7 @@ from ..inputs.data import Batches, Data, batches
 from ..inputs.subject import Subject, find_images, find_subject
 from ..planning.plan import Plan
 from ..recovery.training import Epoch, Trained, check_trainable, train_
-from ..request import Request
+from ..request import SEARCH, Request
 from ..result import Round
 from ..shared import Shared
 from ..weights.masks import MaskPlan
@@ -183,4 +183,4 @@ def _reader(request: Request) -> str:
         return f"Criterion {request.chosen.name!r}"
     for repair in (one for one in request.mending if one.needs != "nothing"):
         return f"Repair {repair.name!r}"
-    return "Fine-tuning"
+    return "A search" if request.scope == SEARCH else "Fine-tuning"

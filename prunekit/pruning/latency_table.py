@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -22,7 +20,6 @@ from typing_extensions import TypedDict
 from ..arguments import tensors_of
 from ..axis import Axis, cuts
 from ..cutting.shrink import shrunk
-from ..errors import BudgetError
 from ..files.reading import read_json
 from ..inputs.subject import Subject
 from ..measuring.branches import Branches
@@ -33,9 +30,9 @@ from ..planning.budget import Term
 from ..planning.curve import Curve
 from ..planning.left import of_positions, positions_left
 from ..planning.plan import Plan
+from .cache import folder_for, write
 
 KEPT = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)  # fractions of every axis, beside the whole
-CACHE = "PRUNEKIT_CACHE"
 
 Own = dict[str, Annotated[float, Gt(0)]]  # module to its own time, in nanoseconds
 Place = tuple[str, int]  # a parameter, and one of its dimensions
@@ -56,16 +53,15 @@ def latency_terms(
 ) -> tuple[Term, ...]:
     """Return every module's own time, in nanoseconds, and how it depends on what may shrink.
 
-    What was measured once is kept in a folder and read from there: `PRUNEKIT_CACHE`, or
-    `~/.cache/prunekit`. Any criterion, ratio and scope uses the same.
+    What was measured once is kept in a folder and read from there, see `cache.folder_for`. Any
+    criterion, ratio and scope uses the same.
     """
     branches = Branches(axes)
     axes = of_positions(axes)  # a branch is there or not, which needs no curve
     plans = [_keeping(axes, fraction, multiple) for fraction in KEPT]
-    place = _cache() / f"{_digest(subject, plans, conditions)}.json"
-    _check_writable(place.parent)
+    place = folder_for("latency") / f"{_digest(subject, plans, conditions)}.json"
     if not place.exists():
-        _write(place, {"times": _measured(subject, axes, plans, conditions)})
+        write(place, {"times": _measured(subject, axes, plans, conditions)})
     table = read_json(place, Table, advice="remove it, and it is measured again")
     return tuple(_terms(subject.model, axes, branches, plans, table["times"]))
 
@@ -164,32 +160,3 @@ def _digest(subject: Subject, plans: Sequence[Plan], conditions: Conditions) -> 
         [conditions.batch, conditions.dtype],
     ]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
-
-
-def _cache() -> Path:
-    given = os.environ.get(CACHE)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(given) if given else base / "prunekit") / "latency"
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse a place for tables before one is measured."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError as error:
-        raise BudgetError(
-            f"Tables of latency cannot be kept in {str(folder)!r} ({error.strerror}); let {CACHE} "
-            "name a folder that can be written to."
-        ) from error
-    if not writable:
-        raise BudgetError(
-            f"Tables of latency cannot be kept in {str(folder)!r}, which is read-only; let {CACHE} "
-            "name a folder that can be written to."
-        )
-
-
-def _write(place: Path, table: Table) -> None:
-    partial = place.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(table))
-    partial.replace(place)

@@ -9,17 +9,20 @@ from torch import Tensor, nn
 
 from ..adapters.answers import blocks_of
 from ..axis import Axis
+from ..criteria.base import Scope
 from ..cutting.parity import silence, verify
 from ..cutting.shrink import shrunk
 from ..errors import PruneError, ReachesOutput
 from ..inputs.subject import Subject, find_specs
 from ..naming import some
 from ..planning.budget import Budget, Term
+from ..planning.chain import Sharing
 from ..planning.plan import NothingToRemove, Plan, make_plan
 from ..planning.prices import priced
 from ..planning.rounds import combine
 from ..recovery.mend import mend_
-from ..result import Round, Timing
+from ..request import SEARCH
+from ..result import Round, Search, Timing
 from ..shared import Shared
 from ..statistics import gather
 from ..tracing.chain import chain_of
@@ -28,6 +31,9 @@ from .branches import check_compete, check_told_apart
 from .closing import closed
 from .costs import cost_of, further_budgets
 from .job import REPAIR_BATCH, SCORING_BATCH, Job, Outcome
+from .scopes import sharing_by_sensitivity
+from .search import searched
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -147,19 +153,20 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
     with watch("score"):
         scores = scored(here, axes, costs[1])
         check_told_apart(axes, scores, job.request.chosen.name)
+    scope, search = _scope(here, axes, scores, costs)
     timing = None
     with watch("plan"):
         if job.request.by == "latency":
-            plan, timing = _timed(job, axes, scores, costs)
+            plan, timing = _timed(job, axes, scores, costs, scope)
         else:
-            plan = _planned(job, axes, scores, ratio, costs, before)
+            plan = _planned(job, axes, scores, ratio, costs, before, scope)
         last = Cut(now, axes, plan)
         whole = _together(before.cut, last) if before else last
     small, done = carry_out(here, last if job.request.finetune else whole)
     if job.request.finetune is not None:
         with watch("train"):
             done = replace(done, trained=job.train_(small))  # the teacher is the original
-    done = replace(done, timing=timing)
+    done = replace(done, timing=timing, search=search)
     first = before.scores if before else _by_name(axes, scores)
     return Step(small, whole, before.cost if before else costs[0], done, first)
 
@@ -243,6 +250,29 @@ def carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
     )
 
 
+def _scope(
+    job: Job,
+    axes: Sequence[Axis],
+    scores: Sequence[Tensor],
+    costs: tuple[float, tuple[Term, ...]],
+) -> tuple[Scope | Sharing, Search | None]:
+    """Return where slices compete, and how that was found if it was searched for."""
+    request = job.request
+    if request.measured is not None:
+        return sharing_by_sensitivity(job, axes, costs[1]), None
+    if request.scope != SEARCH:
+        return request.competes_in, None
+    quiet = replace(job, watch=Watch(lambda step: None, job.shared))
+    with job.watch("search"):
+        return searched(
+            job,
+            axes,
+            scores,
+            lambda shares: _planned(job, axes, scores, request.fraction, costs, None, shares),
+            lambda plan: carry_out(quiet, Cut(job.subject, list(axes), plan))[0],
+        )
+
+
 def _together(first: Cut, last: Cut) -> Cut:
     return replace(first, plan=combine(first.axes, first.plan, last.axes, last.plan))
 
@@ -259,6 +289,7 @@ def _planned(
     ratio: float,
     costs: tuple[float, tuple[Term, ...]],
     before: Step | None,
+    scope: Scope | Sharing,
 ) -> Plan:
     """Plan for what is still to be removed; the plan says how much of the original is gone."""
     request, (total, terms) = job.request, costs
@@ -276,7 +307,7 @@ def _planned(
             axes,
             scores,
             Budget(1 - left / total, request.by, total, terms),
-            scope=request.competes_in,
+            scope=scope,
             floor=request.floor,
             multiple=request.multiple,
             whole=whole,
@@ -295,11 +326,12 @@ def _timed(
     axes: Sequence[Axis],
     scores: Sequence[Tensor],
     costs: tuple[float, tuple[Term, ...]],
+    scope: Scope | Sharing,
 ) -> tuple[Plan, Timing]:
     """Plan for a latency, which is measured on what the plan makes."""
     subject = job.subject
     return closed(
-        lambda target: _planned(job, axes, scores, target, costs, None),
+        lambda target: _planned(job, axes, scores, target, costs, None, scope),
         lambda plan: shrunk(subject.model, axes, plan, subject.adapter).eval(),
         subject.model,
         subject.example,

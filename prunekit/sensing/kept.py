@@ -7,51 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
-
-from annotated_types import Ge, Le
-from pydantic import JsonValue
-
-# Before Python 3.12, pydantic cannot look into the TypedDict of typing.
-from typing_extensions import TypedDict
+from typing import Any
 
 from ..errors import ArtifactError
-from ..files.reading import read_json
+from ..files.sensitivity import NAME, read_sensitivity
 from .measure import Effect, Sensitivity
-
-NAME = "sensitivity.json"
-
-
-class EffectEntry(TypedDict):
-    """See `Effect`."""
-
-    axis: str
-    kind: str
-    size: Annotated[int, Ge(1)]
-    kept: Annotated[int, Ge(0)]
-    asked: Annotated[float, Ge(0), Le(1)]
-    params: float
-    macs: float
-    divergence: float
-    agreement: Annotated[float, Ge(0), Le(1)]
-    loss: float | None
-    top1: float | None
-
-
-class SensitivityFile(TypedDict):
-    """What a sensitivity.json says.
-
-    Attributes:
-        asked: The words that were asked for.
-        effects: What is known so far.
-        recipe: See `Sensitivity`; None as long as not all is known.
-        images: Likewise.
-    """
-
-    asked: dict[str, JsonValue]
-    effects: list[EffectEntry]
-    recipe: dict[str, JsonValue] | None
-    images: int | None
 
 
 class Kept:
@@ -71,7 +31,7 @@ class Kept:
         self.effects: list[Effect] = []
         if not self._place.exists():
             return
-        found = read_json(self._place, SensitivityFile, advice="remove it to measure anew")
+        found = read_sensitivity(self._place, "remove it to measure anew")
         if found["asked"] != self._asked:
             words = ", ".join(
                 word for word in self._asked if found["asked"].get(word) != self._asked[word]
@@ -99,6 +59,7 @@ class Kept:
             "effects": [asdict(effect) for effect in effects],
             "recipe": dict(whole.recipe) if whole else None,
             "images": whole.images if whole else None,
+            "uncut": list(whole.uncut) if whole else [],
         }
         partial = self._place.with_name(f".{NAME}.{os.getpid()}")
         partial.write_text(json.dumps(said, indent=1))

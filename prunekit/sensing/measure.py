@@ -18,6 +18,7 @@ from ..inputs.data import check_labels
 from ..inputs.finite import check_finite
 from ..keywords import with_keywords
 from ..measuring.accuracy import EVAL_BATCH
+from ..measuring.divergence import divergence
 from ..planning.budget import Budget, By
 from ..planning.left import saved
 from ..planning.plan import NothingToRemove, OutOfReach, Plan, make_plan
@@ -46,6 +47,7 @@ class Effect:
         asked: The fraction of them to remove that was asked for.
         params: Fraction of the whole model's parameters that are gone.
         macs: Fraction of its MACs.
+        latency: Fraction of its latency, as predicted; None unless the budget counts latency.
         divergence: Kullback-Leibler divergence of its predictions from the dense model's, mean over
             the images, in nats.
         agreement: Fraction of the images on which both say the same.
@@ -64,6 +66,7 @@ class Effect:
     agreement: float
     loss: float | None
     top1: float | None
+    latency: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,9 @@ def sensitivity(
         known: Effects that were measured before, and are not measured again.
         on_step: Called with the name of each step as it starts.
         on_effect: Called with each effect as soon as it is known.
-        options: As for `prune`; the budget is the axis' own, so that `by`, `scope` and the like
-            have no say.
+        options: As for `prune`; the budget is the axis' own, so that `scope` and the like have no
+            say. If `by` is `latency`, what each cut saves of it is predicted, as docs/latency.md
+            says.
 
     Raises:
         PruneError: One of its children, in a sentence that says what to do.
@@ -179,6 +183,9 @@ def _plans(
     cut, scores = [axis for axis, _ in unit], [score for _, score in unit]
     whole = {axis.name: tuple(range(axis.size)) for axis in axes}
     sizes = {axis.name: axis.size for axis in axes}
+    if cut[0].spec.branch is not None:  # it leaves whole, or stays
+        yield 1.0, Plan({**whole, cut[0].name: ()}, sizes, "slices", 1.0, 1.0)
+        return
     found: dict[float, Plan] = {}
     for ratio in ratios:
         budget = Budget(ratio, "slices", float(sum(axis.size for axis in cut)))
@@ -197,7 +204,6 @@ def _effect(
     """Cut, prove, repair and measure."""
     small, _ = carry_out(job, Cut(job.subject, list(axes), plan))
     after = _outputs(job, small)
-    said, would = dense.logits.log_softmax(-1), after.logits.log_softmax(-1)
     first = next(axis for axis in axes if name in (axis.spec.match, axis.name))
     return Effect(
         axis=name,
@@ -207,8 +213,9 @@ def _effect(
         asked=ratio,
         params=_gone(job, axes, plan, "params"),
         macs=_gone(job, axes, plan, "macs"),
-        divergence=float(F.kl_div(would, said, log_target=True, reduction="batchmean")),
-        agreement=float((said.argmax(-1) == would.argmax(-1)).double().mean()),
+        latency=_gone(job, axes, plan, "latency") if job.request.by == "latency" else None,
+        divergence=divergence(dense.logits, after.logits),
+        agreement=float((dense.logits.argmax(-1) == after.logits.argmax(-1)).double().mean()),
         loss=_difference(after.loss, dense.loss),
         top1=_difference(dense.top1, after.top1),
     )
@@ -253,7 +260,7 @@ def _outputs(job: Job, model: nn.Module) -> _Outputs:
 
 def _recipe(job: Job) -> dict[str, Any]:
     asked = job.request.recipe()
-    words = ("criterion", "options", "repair", "repair_options", "multiple", "seed")
+    words = ("criterion", "options", "repair", "repair_options", "multiple", "by", "seed")
     return {
         **job.subject.origin(),
         **{word: asked[word] for word in words},

@@ -12,15 +12,17 @@ from rich.text import Text
 from .measure import Effect, Sensitivity
 
 BAR = 16  # characters
+SAVED = {"params": "parameters", "macs": "MACs", "latency": "predicted latency"}
 LEAST, MOST = 1e-5, 1.0  # divergence at the ends of a bar, whose scale is logarithmic
 
 
 def render(found: Sensitivity) -> RenderableType:
     """Lay out what each axis costs at each ratio, and what cutting most of it saves."""
     ratios = sorted({effect.asked for effect in found.effects})
+    by = str(found.recipe.get("by", "params"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("axis", header_style="dim", overflow="fold")
-    table.add_column(f"divergence at {ratios[-1]:.0%}", header_style="dim")
+    table.add_column("divergence at most", header_style="dim")
     for ratio in ratios:
         table.add_column(f"-{ratio:.0%}", justify="right", header_style="dim")
     table.add_column("saves", justify="right", header_style="dim")
@@ -28,7 +30,7 @@ def render(found: Sensitivity) -> RenderableType:
         most = effects[-1]
         there = {effect.asked: effect for effect in effects}
         lost = (_lost(there[ratio]) if ratio in there else "" for ratio in ratios)
-        table.add_row(name, _bar(most.divergence), *lost, f"{most.params:.1%}")
+        table.add_row(name, _bar(most.divergence), *lost, f"{_saved(most, by):.1%}")
     recipe = found.recipe
     repair = f", repair {recipe['repair']}" if recipe["repair"] != "none" else ""
     title = Text(f"{recipe['arch']}", style="bold").append(
@@ -38,11 +40,17 @@ def render(found: Sensitivity) -> RenderableType:
     note = Text(
         f"{unit} on {found.images} training images of {recipe['data']}, by the share of slices "
         f"that left; bar: divergence from the dense model, {LEAST:g} to {MOST:g} nats, "
-        "logarithmic; saves: parameters of the whole model, at the last share",
+        f"logarithmic; saves: {SAVED[by]} of the whole model, at the largest share",
         style="dim",
     )
     uncut = [Text(f"Nothing to cut: {', '.join(found.uncut)}", style="dim")] if found.uncut else []
     return Group(title, Text(), table, *uncut, Text(), note)
+
+
+def _saved(effect: Effect, by: str) -> float:
+    if effect.latency is not None:
+        return effect.latency
+    return effect.macs if by == "macs" else effect.params
 
 
 def _by_axis(effects: Sequence[Effect]) -> dict[str, list[Effect]]:
