@@ -12,13 +12,16 @@ import numpy as np
 from prunekit.comparison.findings import (
     Agreement,
     Column,
+    Cut,
     Dense,
     Findings,
     Kept,
+    Met,
     Origin,
     Pair,
     Row,
     Scoring,
+    Sensed,
     Standing,
 )
 
@@ -74,6 +77,17 @@ def sample(
             Scoring(arch, c, 3 * WORTH.get(c, 0.4), 0 if c == "magnitude" else 512, 40_000_000)
             for arch in archs
             for c in criteria
+        ),
+        met=(
+            Met(Column("vit_micro", AXES, "latency", 0.3, "none", "none"), "lamp", 0, 8,
+                predicted=0.31, measured=0.29, low=0.25, high=0.33, miss=0.014),
+        ),
+        sensed=(
+            Sensed("vit_micro", "lamp", "lstsq", "fashion-mnist-mini", 256, (
+                Cut("blocks.0.mlp", 0.5, 1.5e-3, 0.99, 0.03),
+                Cut("blocks.0.mlp", 0.75, 4e-3, 0.98, 0.05),
+                Cut("blocks.0.attn.block", 1.0, 0.2, 0.9, 0.033),
+            )),
         ),
     )  # fmt: skip
 

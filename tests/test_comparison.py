@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -615,6 +616,36 @@ def test_a_report_can_be_made_of_a_part(finished, tmp_path):
     job = plan(made)[0]
     store.write(job.key, Store(out).read(job.key), job.determined_by)
     assert report(tmp_path).origin.missing == 7
+
+
+def test_branches_that_left_are_kept_and_read_again(tmp_path):
+    grid = Grid(
+        arch=("vit_micro",), criterion=("magnitude", "lamp"), axes=("mlp+block",), scope=("kind",),
+        ratio=(0.2,),
+    )  # fmt: skip
+    compare(grid, tmp_path)
+    records = [Store(tmp_path).read(job.key) for job in plan(grid)]
+    for record in records:
+        gone = {name for name, slices in record.kept.items() if not len(slices)}
+        assert gone
+        assert all(name.endswith(".block") for name in gone)
+    found = report(tmp_path)
+    assert not [row.problem for row in found.standings[0].rows if row.problem]
+    assert any(agreement.part == "block" for agreement in found.agreements)
+
+
+def test_a_report_shows_the_sensitivities_that_lie_beside_it(finished):
+    _, out = finished
+    assert report(out).sensed == ()
+    words = ["sensitivity", "--arch", "vit_micro", "--criterion", "magnitude", "--quiet"]
+    words += ["--include", "blocks.0.mlp", "--ratios", "0.5", "--calibration", "16"]
+    place = out / "sensitivity" / "some"
+    assert main([*words, "--out", str(place)]) == 0
+    (found,) = report(out).sensed
+    assert (found.arch, found.criterion, found.images) == ("vit_micro", "magnitude", 16)
+    assert [(cut.axis, cut.gone) for cut in found.cuts] == [("blocks.0.mlp", 0.5)]
+    assert "blocks.0.mlp" in (out / "report.html").read_text()
+    shutil.rmtree(out / "sensitivity")
 
 
 def test_a_dry_run_lists_cells_and_estimates(digits, finished, tmp_path, capsys):

@@ -390,3 +390,36 @@ def test_axes_that_leave_no_choice_are_called_default(tmp_path):
     rows = csv.DictReader(io.StringIO((tmp_path / "report.csv").read_text()))
     assert {row["axes"] for row in rows} == {"mlp", "mlp+head"}
     assert all(f">{arch}<" in (tmp_path / "figure.svg").read_text() for arch in archs)
+
+
+def test_budgets_of_latency_and_sensitivities_are_told_on_both_pages(small):
+    page, text = html(small), markdown(small)
+    assert "Latency: asked, predicted, measured" in page
+    assert "| lamp      | 0    | 8     | 30 %  | 31.00 %   | 29.00 %" in text
+    assert "25.00 % to 33.00 %" in page
+    assert "25.00 % to 33.00 %" in text
+    assert 'id="sensitivity"' in page
+    assert "Dearest: blocks.0.attn.block without 100%, 2.0e-01 nats." in page
+    assert "| blocks.0.mlp        | 75 %  | 4.0e-03" in text  # as far as it was cut
+    without = replace(small, met=(), sensed=())
+    for whole in (html(without), markdown(without)):
+        assert "asked, predicted" not in whole
+        assert "Sensitivity" not in whole
+
+
+def test_timed_quartiles_are_drawn_and_kept_in_sight(small):
+    rows = [row for standing in small.standings for row in standing.rows if row.speedup]
+    spread = {batch: (0.5 / s, 1.5 / s) for batch, s in (rows[0].speedup or {}).items()}
+    standing = small.standings[0]
+    changed = replace(standing, rows=tuple(
+        replace(row, latency_spread=spread) if row.speedup else row for row in standing.rows
+    ))  # fmt: skip
+    points = [
+        point
+        for panel in panels(replace(small, standings=(changed,)), LATENCY)
+        for curve in panel.curves
+        for point in curve.points
+    ]
+    assert points
+    largest = max(spread, key=int)
+    assert all((point.fast, point.slow) == spread[largest] for point in points)

@@ -371,3 +371,26 @@ class TestTheRest:
             ("none", "bias", 0.3),
             ("none", "bias", 0.7),
         ]
+
+
+class TestLatencyBudgets:
+    def test_how_near_each_run_came_is_told(self):
+        timing = {
+            "conditions": {"batch": 8},
+            "asked": 0.5,
+            "predicted": 0.48,
+            "saving": {"removed": 0.51, "low": 0.4, "high": 0.6},
+        }
+        timed = record("lamp", by="latency")
+        timed = replace(timed, report={**timed.report, "rounds": [{"timing": timing}]})
+        (met,) = summary([timed, record("dimap")]).met
+        assert (met.criterion, met.seed, met.batch, met.column.by) == ("lamp", 0, 8, "latency")
+        assert (met.predicted, met.measured, met.low, met.high) == (0.48, 0.51, 0.4, 0.6)
+        assert met.miss == pytest.approx(0.49 / 0.5 - 1)
+
+    def test_quartiles_are_over_the_dense_median_and_not_made_up(self):
+        timing = Timing({"8": 8.0}, {"8": 5.0}, {"8": 4.0}, {"8": 6.0})
+        (row,) = summary([replace(record(), timing=timing)]).standings[0].rows
+        assert row.latency_spread == {"8": (0.5, 0.75)}
+        (row,) = summary([record()]).standings[0].rows  # of an older comparison
+        assert row.latency_spread is None

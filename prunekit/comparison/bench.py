@@ -86,7 +86,7 @@ class Bench:
             dense_correct=result.correct[0].numpy(),
             correct=result.correct[1].numpy(),
             scores={name: scores.numpy() for name, scores in result.scores.items()},
-            kept={name: np.array(kept) for name, kept in result.plan.kept.items()},
+            kept={name: np.array(kept, np.int64) for name, kept in result.plan.kept.items()},
         )
 
     def _prune(self, cell: Cell, on_step: Step) -> Result:

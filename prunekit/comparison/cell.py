@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -83,12 +83,15 @@ class Timing:
 
     Attributes:
         dense, small: Median milliseconds of a forward pass, by batch size.
+        low, high: Quartiles of the small model's; empty in older comparisons.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     dense: Mapping[str, Milliseconds]
     small: Mapping[str, Milliseconds]
+    low: Mapping[str, Milliseconds] = field(default_factory=dict)
+    high: Mapping[str, Milliseconds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

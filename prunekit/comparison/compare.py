@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ArtifactError, GridError
@@ -16,6 +17,7 @@ from .findings import Findings
 from .grid import DEFAULT, Grid
 from .known import Known, determinants, find_out, key_of
 from .launch import Failure, Job, Launcher, Progress, Silent, run_here
+from .sensed import sensed
 from .store import Store, check_out
 from .timing import time_models, timed_on, with_timing
 
@@ -103,6 +105,7 @@ def report(out: str | Path) -> Findings:
         cells=len(keys),
         timed_on=timed_on(store.read_timing()),
     )
+    findings = replace(findings, sensed=sensed(store.root))
     try:
         write_pages(findings, store.root)
     except OSError as error:

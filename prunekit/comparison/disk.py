@@ -64,6 +64,8 @@ class Where(TypedDict):
 class TimingEntry(TypedDict):
     dense: dict[str, Milliseconds]
     small: dict[str, Milliseconds]
+    low: NotRequired[dict[str, Milliseconds]]  # which older comparisons did not keep
+    high: NotRequired[dict[str, Milliseconds]]
 
 
 @OPEN
@@ -144,6 +146,8 @@ def _check_agree(
         if len(values) != sizes[name] or not np.isfinite(values).all():
             raise ValueError(f"the scores of {name!r} are not {sizes[name]} finite numbers")
     for name, slices in kept.items():
+        if not len(slices) and sizes[name] == 1:  # a branch that left
+            continue
         ascending = bool((np.diff(slices) > 0).all())
         if not len(slices) or not ascending or slices[0] < 0 or slices[-1] >= sizes[name]:
             raise ValueError(f"{name!r} keeps impossible slices")

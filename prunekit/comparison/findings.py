@@ -39,6 +39,8 @@ class Row:
         speedup: Dense latency over latency, timed side by side, by batch size; None if some were
             not timed.
         latency_ms: Median milliseconds of a forward pass, by batch size; likewise.
+        latency_spread: Quartiles of the latency over the dense model's median, by batch size; None
+            if some were timed without.
         top1: Percentage of test images.
         low, high: 95 % bootstrap confidence interval of that, over test images.
         worst, best: Of the single seeds' top-1.
@@ -61,6 +63,7 @@ class Row:
     macs: float | None = None
     speedup: Mapping[str, float] | None = None
     latency_ms: Mapping[str, float] | None = None
+    latency_spread: Mapping[str, tuple[float, float]] | None = None
     top1: float | None = None
     low: float | None = None
     high: float | None = None
@@ -158,6 +161,71 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Met:
+    """How near one run came to the latency that was asked for.
+
+    Attributes:
+        column: Of the run.
+        criterion: As in `Pair`.
+        seed: Its seed.
+        batch: Images in a forward pass.
+        predicted: The fraction of the dense model's time that its plan removes, by the times of
+            the modules.
+        measured: What the model that was built removed, timed beside the dense one.
+        low, high: Quartiles of that over pairs of passes.
+        miss: How far the time is from what was asked for, as a fraction of that.
+    """
+
+    column: Column
+    criterion: str
+    seed: int
+    batch: int
+    predicted: float
+    measured: float
+    low: float
+    high: float
+    miss: float
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What became of a model of which one axis was cut alone; see `prunekit.sensitivity`.
+
+    Attributes:
+        axis: Its name.
+        gone: Fraction of its slices that left.
+        divergence: From the dense model's predictions, in nats.
+        agreement: Fraction of the images on which both say the same.
+        params: Fraction of the whole model's parameters that left.
+    """
+
+    axis: str
+    gone: float
+    divergence: float
+    agreement: float
+    params: float
+
+
+@dataclass(frozen=True)
+class Sensed:
+    """The sensitivity of one model, which lies beside a comparison.
+
+    Attributes:
+        arch, criterion, repair: As in `Cell`.
+        data: Name of the data set.
+        images: How many of its training images were looked at.
+        cuts: Of every axis at every ratio.
+    """
+
+    arch: str
+    criterion: str
+    repair: str
+    data: str
+    images: int
+    cuts: tuple[Cut, ...]
+
+
+@dataclass(frozen=True)
 class Scoring:
     """What one criterion's scores cost on one architecture; means over cells that scored.
 
@@ -240,6 +308,8 @@ class Findings:
         agreements: Between criteria, by part of the model.
         kept: Per criterion and budget, layer by layer.
         scoring: What criteria cost.
+        met: Of every run with a budget of latency, how near it came.
+        sensed: Sensitivities that lie beside the comparison.
     """
 
     answer: str
@@ -249,6 +319,8 @@ class Findings:
     agreements: tuple[Agreement, ...]
     kept: tuple[Kept, ...]
     scoring: tuple[Scoring, ...]
+    met: tuple[Met, ...] = ()
+    sensed: tuple[Sensed, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data."""

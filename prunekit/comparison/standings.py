@@ -88,6 +88,7 @@ def _row(name: str, runs: Runs, asked: float) -> Row:
         macs=_mean([report["after"]["macs"] for report in reports]),
         speedup=_by_batch(records, lambda old, new: old / new),
         latency_ms=_by_batch(records, lambda old, new: new),
+        latency_spread=_spread(records),
         top1=top1,
         low=low,
         high=high,
@@ -131,6 +132,20 @@ def _by_batch(
         return None
     return {
         batch: _mean([measure(timing.dense[batch], timing.small[batch]) for timing in found])
+        for batch in found[0].dense
+    }
+
+
+def _spread(records: Sequence[Record]) -> dict[str, tuple[float, float]] | None:
+    """Average the quartiles of the small latencies over the dense medians, by batch size."""
+    found = [record.timing for record in records if record.timing is not None]
+    if len(found) < len(records) or not all(timing.low for timing in found):
+        return None
+    return {
+        batch: (
+            _mean([timing.low[batch] / timing.dense[batch] for timing in found]),
+            _mean([timing.high[batch] / timing.dense[batch] for timing in found]),
+        )
         for batch in found[0].dense
     }
 

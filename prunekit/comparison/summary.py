@@ -11,7 +11,8 @@ from typing import Any
 
 from .agreement import agreements, kept_fractions
 from .cell import Record
-from .findings import Dense, Findings, Origin, Scoring
+from .findings import Column, Dense, Findings, Met, Origin, Scoring
+from .naming import names
 from .standings import standings
 from .statistics import interval
 from .wording import answer
@@ -63,6 +64,7 @@ def summarise(
         agreements(records),
         kept_fractions(records),
         _scoring(records),
+        _met(records),
     )
 
 
@@ -112,6 +114,32 @@ def _scoring(records: Sequence[Record]) -> tuple[Scoring, ...]:
         )
         for (arch, criterion), found in sorted(costs.items())
     )
+
+
+def _met(records: Sequence[Record]) -> tuple[Met, ...]:
+    """Say of every run with a budget of latency how near it came."""
+    called, found = names(records), []
+    for record in records:
+        cell = record.cell
+        if record.report is None or cell.by != "latency":
+            continue
+        timing = record.report["rounds"][-1]["timing"]
+        saving = timing["saving"]
+        left = 1 - saving["removed"]
+        found.append(
+            Met(
+                Column(cell.arch, cell.axes, cell.by, cell.ratio, cell.repair, cell.finetune),
+                called[cell.criterion, cell.scope],
+                cell.seed,
+                timing["conditions"]["batch"],
+                timing["predicted"],
+                saving["removed"],
+                saving["low"],
+                saving["high"],
+                left / (1 - timing["asked"]) - 1,
+            )
+        )
+    return tuple(sorted(found, key=lambda one: (str(one.column), one.criterion, one.seed)))
 
 
 def _versions(reports: Iterable[Report]) -> dict[str, str]:

@@ -92,7 +92,12 @@ class _Clock:
         plan = Plan(kept, sizes, "params", cell.ratio, record.report["got"])
         small = shrunk(subject.model, axes, plan, subject.adapter).eval()
         dense, pruned = latencies((subject.model, small), subject.example)
-        return Timing(*({str(n): one[n].median for n in one} for one in (dense, pruned)))
+        return Timing(
+            dense={str(n): found.median for n, found in dense.items()},
+            small={str(n): found.median for n, found in pruned.items()},
+            low={str(n): found.low for n, found in pruned.items()},
+            high={str(n): found.high for n, found in pruned.items()},
+        )
 
     def where(self) -> dict[str, Any]:
         """Return what times depend on besides the model."""

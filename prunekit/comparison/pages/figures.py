@@ -202,6 +202,9 @@ def _curve(axes: Any, curve: Curve, dense: Point | None) -> None:
     bars = [(point.cost, _height(point.low), _height(point.high)) for point in curve.points]
     axes.vlines(*zip(*bars, strict=True), color=look["color"], linewidth=0.8, alpha=0.45, gid=gid)
     for point in curve.points:
+        if point.fast is not None and point.slow is not None:
+            axes.hlines(_height(point.top1), point.fast, point.slow, color=look["color"],
+                        linewidth=0.8, alpha=0.45, gid=gid)  # fmt: skip
         if point.worst is not None and point.best is not None:
             ends = _height(point.worst), _height(point.best)
             axes.vlines(point.cost, *ends, color=look["color"], linewidth=4, alpha=0.2, gid=gid)

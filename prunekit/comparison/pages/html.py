@@ -16,6 +16,7 @@ from ..findings import Agreement, Column, Findings, Kept, Pair, Row, Standing
 from .figures import draw, swatch
 from .layers import draw_kept
 from .panels import LATENCY, MACS, by_method, panels
+from .sensitive import draw_sensed
 from .theme import palette_css
 from .words import (
     Method,
@@ -135,6 +136,10 @@ def html(findings: Findings) -> str:
         batch=_batch(findings),
         kept=_kept(findings, Markup),
         agreements=list(_agreements(findings)),
+        sensed=[
+            (one, Markup(draw_sensed(one, f"sense{number}-")))
+            for number, one in enumerate(findings.sensed)
+        ],
         several=_several(findings),
         attributes=_attributes,
         heading=heading,

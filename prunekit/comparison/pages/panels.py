@@ -19,6 +19,7 @@ class Point:
         cost, top1: Where it is.
         low, high: Confidence interval of its accuracy.
         worst, best: Accuracy of the single seeds, where there are several.
+        fast, slow: Quartiles of its cost, where that was timed.
     """
 
     cost: float
@@ -27,6 +28,8 @@ class Point:
     high: float
     worst: float | None = None
     best: float | None = None
+    fast: float | None = None
+    slow: float | None = None
 
     @property
     def edges(self) -> tuple[float, ...]:
@@ -139,7 +142,8 @@ def _point(row: Row, kind: str, batch: str | None) -> Point | None:
     if cost is None:
         return None
     seeds = (row.worst, row.best) if len(row.seeds) > 1 else (None, None)
-    return Point(cost, row.top1, row.low, row.high, *seeds)
+    spread = (row.latency_spread or {}).get(batch or "") if kind == LATENCY else None
+    return Point(cost, row.top1, row.low, row.high, *seeds, *(spread or (None, None)))
 
 
 def _dense_point(dense: Dense | None, kind: str) -> Point | None:

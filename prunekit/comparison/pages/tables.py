@@ -23,6 +23,7 @@ from .words import (
     percent,
     seeds,
     series,
+    share,
     unfinished,
     verdict,
     why,
@@ -79,6 +80,8 @@ def markdown(findings: Findings) -> str:
         *_dense(findings),
         *_glance(findings),
         *_rankings(findings),
+        *_met(findings),
+        *_sensed(findings),
         *_scoring(findings),
         *_origin(findings),
     ]
@@ -149,6 +152,44 @@ def _ranked(row: Row, standing: Standing, batch: str | None) -> tuple[str, ...]:
         fixed(row.lost), seeds(row), count(row.macs), count(row.params),
         fixed(1 / speedup if speedup else None), words,
     )  # fmt: skip
+
+
+def _met(findings: Findings) -> Iterator[str]:
+    if not findings.met:
+        return
+    yield "## Latency: asked, predicted, measured"
+    yield "Fractions of the dense model's time that are gone; quartiles over pairs of passes."
+    yield _table(
+        ("setting", "criterion", "seed", "batch", "asked", "predicted", "measured", "quartiles",
+         "miss"),
+        [
+            (heading(m.column), m.criterion, str(m.seed), str(m.batch), percent(m.column.ratio),
+             share(m.predicted), share(m.measured), f"{share(m.low)} to {share(m.high)}",
+             f"{100 * m.miss:+.1f} %")
+            for m in findings.met
+        ],
+    )  # fmt: skip
+
+
+def _sensed(findings: Findings) -> Iterator[str]:
+    if not findings.sensed:
+        return
+    yield "## Sensitivity"
+    yield "Each axis cut alone, as far as was tried; divergence from the dense model in nats."
+    for found in findings.sensed:
+        yield (
+            f"### {_safe(found.arch)}: {_safe(found.criterion)}, repair {_safe(found.repair)}, "
+            f"{found.images:,} training images of {_safe(found.data)}"
+        )
+        most = {cut.axis: cut for cut in sorted(found.cuts, key=lambda cut: cut.gone)}
+        yield _table(
+            ("axis", "gone", "divergence", "agreement", "parameters gone"),
+            [
+                (cut.axis, percent(cut.gone), f"{cut.divergence:.1e}", share(cut.agreement),
+                 share(cut.params))
+                for cut in most.values()
+            ],
+        )  # fmt: skip
 
 
 def _scoring(findings: Findings) -> Iterator[str]:
