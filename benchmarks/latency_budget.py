@@ -8,6 +8,7 @@ latency_budget.jsonl already are not made again.
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from page import facts, markdown
 from rich.table import Table
 
 from prunekit import prune
+from prunekit.adapters.answers import default_kinds_of
+from prunekit.branch import BLOCK
 from prunekit.errors import BudgetError
 from prunekit.inputs import zoo
 from prunekit.inputs.subject import Source, find_subject
@@ -29,7 +32,8 @@ NOTE = """\
 `prune(model, "magnitude", ratio, by="latency")`: *predicted* is what the plan removes by
 the times of the modules; *measured* what the best of the models that were *built* removed; *again*
 the same two models timed once more afterwards, with the quartiles over pairs of passes. *miss* is
-how far that time is from the one that was asked for. Other work ran on the machine beside it."""
+how far that time is from the one that was asked for. *block*: whether whole branches could leave,
+beside the axes that the adapter prunes anyway. Other work ran on the machine beside it."""
 
 
 def main() -> None:
@@ -37,16 +41,24 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     rows = args.out.with_suffix(".jsonl")
     found = [json.loads(line) for line in rows.read_text().splitlines()] if rows.exists() else []
-    known = {(row["model"], row["ratio"], row["batch"]) for row in found}
-    for model in args.models.split(","):
-        for batch in map(int, args.batches.split(",")):
-            for ratio in map(float, args.ratios.split(",")):
-                if (model, ratio, batch) not in known:
-                    row = tried(model, ratio, batch)
-                    found.append(row)
-                    print(row, flush=True)
-                    rows.write_text("".join(f"{json.dumps(one)}\n" for one in found))
+    known = {key(row) for row in found}
+    wanted = itertools.product(
+        args.models.split(","),
+        map(int, args.batches.split(",")),
+        args.block.split(","),
+        map(float, args.ratios.split(",")),
+    )
+    for model, batch, block, ratio in wanted:
+        cell = {"model": model, "ratio": ratio, "batch": batch, "block": block == "with"}
+        if key(cell) not in known:
+            found.append(tried(cell))
+            print(found[-1], flush=True)
+            rows.write_text("".join(f"{json.dumps(one)}\n" for one in found))
     write(args, found)
+
+
+def key(row: dict) -> tuple:
+    return row["model"], row["batch"], row.get("block", False), row["ratio"]
 
 
 def arguments() -> argparse.Namespace:
@@ -54,26 +66,30 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", default=",".join((*NAMED, *zoo.names())))
     parser.add_argument("--ratios", default="0.3,0.5")
     parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--block", default="without,with", help="whole branches among the axes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args()
 
 
-def tried(model: str, ratio: float, batch: int) -> dict:
+def tried(cell: dict) -> dict:
     """Prune one model, and time it once more."""
-    row = {"model": model, "ratio": ratio, "batch": batch}
+    model, ratio, batch = cell["model"], cell["ratio"], cell["batch"]
     weights = "random" if model in NAMED else "auto"
+    subject = find_subject(Source(model=model, weights=weights), Shared())
+    axes = default_kinds_of(subject.adapter, subject.model)
     try:
         result = prune(
-            model, "magnitude", ratio, by="latency", latency_batch=batch, weights=weights
-        )
+            model, "magnitude", ratio, by="latency", latency_batch=batch, weights=weights,
+            axes=[*axes, BLOCK] if cell["block"] else axes,
+        )  # fmt: skip
     except BudgetError as error:
-        return {**row, "refused": str(error)}
-    dense = find_subject(Source(model=model, weights=weights), Shared()).model
+        return {**cell, "refused": str(error)}
+    dense = subject.model
     timing = result.rounds[0].timing
     again = saved_time(dense, result.model, result.example, Conditions(batch))
     return {
-        **row,
+        **cell,
         "predicted": timing.predicted,
         "measured": timing.saving.removed,
         "built": timing.tries,
@@ -86,18 +102,20 @@ def tried(model: str, ratio: float, batch: int) -> dict:
 
 def write(args: argparse.Namespace, rows: list[dict]) -> None:
     """Write the table with what its figures must travel with."""
-    table = Table("model", "batch", "asked", "predicted", "measured", "again", "quartiles", "ms",
-                  "built", "miss")  # fmt: skip
-    for row in sorted(rows, key=lambda row: (row["model"], row["batch"], row["ratio"])):
-        asked = f"{row['ratio']:.0%}"
+    table = Table("model", "batch", "block", "asked", "predicted", "measured", "again",
+                  "quartiles", "ms", "built", "miss")  # fmt: skip
+    for row in sorted(rows, key=key):
+        block = "with" if row.get("block") else ""
+        same = (row["model"], str(row["batch"]), block, f"{row['ratio']:.0%}")
         if "refused" in row:
             reach = row["refused"].partition("at most ")[2].partition(" ")[0]
-            table.add_row(row["model"], str(row["batch"]), asked, f"{float(reach):.0%} in reach")
+            reach = reach if reach.endswith("%") else f"{float(reach):.0%}"
+            table.add_row(*same, f"{reach} in reach")
             continue
         low, high = row["quartiles"]
         before, after = row["ms"]
         table.add_row(
-            *(row["model"], str(row["batch"]), asked),
+            *same,
             *(f"{row[key]:.1%}" for key in ("predicted", "measured", "again")),
             *(f"{low:.1%} to {high:.1%}", f"{before:.3g} to {after:.3g}"),
             *(str(row["built"]), f"{row['miss']:+.1%}"),
