@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from torch import nn
 
+from .branch import BLOCK
 from .criteria.base import Criterion
 from .errors import PruneError
 from .inputs.finite import check_finite
@@ -191,6 +192,11 @@ def _misses(result: Result) -> list[str]:
         return []  # another budget asked for more
     if abs(result.got - recipe["ratio"]) <= CLOSE_ENOUGH:
         return []
+    if set(result.kinds.values()) == {BLOCK}:
+        return [
+            f"Asked to remove {recipe['ratio']:.1%} of {recipe['by']}, got {result.got:.1%}: a "
+            "branch leaves whole or not at all; let other kinds of axes shrink too to come nearer."
+        ]
     return [
         f"Asked to remove {recipe['ratio']:.1%} of {recipe['by']}, got {result.got:.1%}: in steps "
         f"of whole slices and multiples of {recipe['multiple']}, the order of the scores passes no "

@@ -188,6 +188,9 @@ def _facts(report: Report) -> Table:
     timing = report["rounds"][-1].get("timing")
     if timing:
         table.add_row("latency", _timing(timing))
+    search = report["rounds"][-1].get("search")
+    if search:
+        table.add_row("search", _search(search))
     table.add_row(*_proof(report))
     if report.get("sparsity"):
         table.add_row("speed", report["sparsity"]["note"])
@@ -233,6 +236,16 @@ def _timing(timing: Mapping[str, Any]) -> str:
         f"{dense * (1 - timing['asked']):.3g} ms, predicted -{timing['predicted']:.1%}, measured "
         f"-{saving['removed']:.1%} (quartiles {quartiles}) on "
         f"the best of {timing['tries']}"
+    )
+
+
+def _search(search: Mapping[str, Any]) -> str:
+    """Say what the plans that were tried are worth."""
+    scopes = ", ".join(f"{scope} {lost:.2e}" for scope, lost in search["scopes"].items())
+    seen = "unseen" if search["unseen"] else "calibration"
+    return (
+        f"{search['trials']} plans on {search['images']} {seen} training images: divergence "
+        f"{search['divergence']:.2e} nats at best; by scope {scopes}"
     )
 
 

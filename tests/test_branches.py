@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -13,14 +14,17 @@ from torch import nn
 import prunekit
 from prunekit import load, prune
 from prunekit.adapters.finding import adapter_for
+from prunekit.cli import main
 from prunekit.constant import Constant
 from prunekit.criteria import CRITERIA
 from prunekit.cutting.shrink import shrunk
 from prunekit.cutting.silence import masked
 from prunekit.errors import BudgetError, CriterionError
+from prunekit.measuring import own_times
 from prunekit.measuring.counting import mac_terms, macs_by_module, param_terms
 from prunekit.planning.left import saved
 from prunekit.planning.plan import Plan
+from prunekit.pruning import cache
 from prunekit.statistics import gather
 
 # Any family by its operations: post-activation, squeeze and excite, layer scales that are applied
@@ -259,3 +263,44 @@ def test_adapters_offer_no_axes_inside_what_is_gone():
     left = {spec.name for spec in adapter_for(small).axes(small)}
     assert not [name for name in left if name.startswith("blocks.0.")]
     assert [name for name in left if name.startswith("blocks.1.")]
+
+
+def test_the_terminal_shows_which_branches_are_gone(capsys):
+    words = ["run", "--arch", "vit_micro", "--criterion", "magnitude", "--axes", "block,mlp"]
+    words += ["--ratio", "0.2", "--no-evaluation", "--no-timing", "--scope", "kind", "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    gone = [name.removesuffix(".block") for name, axis in report["axes"].items()
+            if axis["kind"] == "block" and not axis["kept"]]  # fmt: skip
+    assert gone
+    assert main(words[:-1]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shown = {line[0]: line[2:] for line in lines if len(line) > 2 and set(line[1]) <= set("█░")}
+    assert {name for name, said in shown.items() if said == ["gone"]} == set(gone)
+    assert shown["branches"] == [str(20 - len(gone)), "of", "20"]
+    assert not [name for name in shown if name.endswith(".block")]
+
+
+def test_sensitivity_cuts_a_branch_once(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(own_times, "PASSES", (2, 2))
+    found = prunekit.sensitivity(
+        "vit_micro", "influence", axes=["mlp", "block"], include=["blocks.0.*"], ratios=[0.5],
+        calibration=64, by="latency",
+    )  # fmt: skip
+    by_axis = {effect.axis: effect for effect in found.effects}
+    assert by_axis.keys() == {"blocks.0.mlp", "blocks.0.mlp.block", "blocks.0.attn.block"}
+    whole, half = by_axis["blocks.0.mlp.block"], by_axis["blocks.0.mlp"]
+    assert (whole.asked, whole.kept, whole.size) == (1.0, 0, 1)
+    assert half.kept == 128
+    assert whole.params > 2 * half.params  # its norm leaves too
+    assert whole.latency > 0
+
+
+def test_messages_of_branches_speak_of_branches():
+    with pytest.raises(BudgetError, match="a branch leaves whole or not at all"):
+        prune("vit_micro", "magnitude", 0.01, axes=["block"], evaluate=False)
+    result = prune("vit_micro", "magnitude", 0.25, axes=["block"], evaluate=False)
+    assert "a branch leaves whole or not at all" in result.warnings[-1]
+    with pytest.raises(BudgetError, match="params, macs or latency"):
+        prunekit.sensitivity("vit_micro", "magnitude", by="slices")

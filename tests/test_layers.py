@@ -23,6 +23,7 @@ FLOORS = (
     {"statistics", "measuring"},
     {"cutting", "weights"},
     {"recovery"},
+    {"expected"},
     {"result", "request"},
     {"pruning", "artifact", "provision"},
     {"reuse"},

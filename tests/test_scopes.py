@@ -170,9 +170,23 @@ def test_a_sensitivity_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(BudgetError, match="measure this model"):
         prune("vit_tiny_patch16_224", "magnitude", 0.3, scope=scope, weights="random",
               axes=["mlp"], include=["blocks.[0-9].mlp"])  # fmt: skip
+    with pytest.raises(
+        BudgetError, match="was measured with weights 'zoo', and here it is 'random'"
+    ):
+        prune("vit_micro", "magnitude", 0.3, scope=scope, weights="random", **QUICK)
+    with pytest.raises(BudgetError, match="names no file"):
+        prune("vit_micro", "magnitude", 0.3, scope="sensitivity:", **QUICK)
+    mended = prune("vit_micro", "magnitude", 0.3, scope=scope, repair="bias", **QUICK)
+    assert "was measured with repair 'none', and 'bias' is used here" in mended.warnings[-1]
     with pytest.raises(ArtifactError, match="make it with prunekit sensitivity"):
         prune("vit_micro", "magnitude", 0.3, scope="sensitivity:nowhere", **QUICK)
     place = there / "sensitivity.json"
+    file = json.loads(place.read_text())
+    odd = {**file, "effects": [{**file["effects"][0], "size": 128}, *file["effects"]]}
+    place.write_text(json.dumps(odd))
+    with pytest.raises(BudgetError, match="has 128 slices"):
+        prune("vit_micro", "magnitude", 0.3, scope=scope, **QUICK)
+    place.write_text(json.dumps(file))
     place.write_text(json.dumps({**json.loads(place.read_text()), "recipe": None}))
     with pytest.raises(ArtifactError, match="was cut off; repeat it"):
         prune("vit_micro", "magnitude", 0.3, scope=scope, **QUICK)

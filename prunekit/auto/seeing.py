@@ -81,7 +81,6 @@ class Seeing(Adapter):
             found = merged(axes_found(follower))
             found += head_dims(found, axes_found(inside)) if inside else []
             found = [spec for spec in found if all(one.allows(spec) for one in follower.parted)]
-            found += dry_run(model, batch_of(self._example), branches_found)
             if not found:
                 stopped = some(list(follower.stopped))
                 raise AdapterError(
@@ -91,6 +90,8 @@ class Seeing(Adapter):
                     "(docs/own_adapter.md)."
                 )
             self._roles = weights_by_role(follower, found)
+            branches = dry_run(model, batch_of(self._example), branches_found)
+            found += [one for one in branches if _has_say(one, self._roles)]
             self._sizes.found(follower)
             self.idle = _idle(model, follower)
             if model is self._model:
@@ -113,6 +114,11 @@ class Seeing(Adapter):
     def settle(self, model: nn.Module, left: Mapping[str, Mapping[int, Tensor]]) -> None:
         """Reset the sizes of parts that modules split channels by."""
         resize_(model, self._parted, left)
+
+
+def _has_say(branch: AxisSpec, roles: Mapping[str, str]) -> bool:
+    """Say whether the layer that a branch ends in multiplies with its weight as it is."""
+    return branch.branch is not None and f"{branch.branch.last}.weight" in roles
 
 
 def _followed(

@@ -27,7 +27,7 @@ class EffectEntry(TypedDict):
     params: float
     macs: float
     latency: NotRequired[float | None]
-    divergence: float
+    divergence: Annotated[float, Ge(-1e-6)]  # of models that agree, rounding may be below 0
     agreement: Annotated[float, Ge(0), Le(1)]
     loss: float | None
     top1: float | None

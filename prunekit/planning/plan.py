@@ -131,9 +131,12 @@ def make_plan(
         counts = list(map(min, counts, _solve(chain, units, cost, one)))
     got = 1 - _Cost(units, budget)(counts) / budget.total
     if got == 0:
+        smaller = "lower the multiple"
+        if all(axis.spec.branch for axis in axes):
+            smaller = "let other kinds of axes shrink, since a branch leaves whole or not at all"
         raise NothingToRemove(
             f"A ratio of {budget.ratio:g} by {budget.by} removes less than half a step of the "
-            "smallest axis; raise the ratio, or lower the multiple."
+            f"smallest axis; raise the ratio, or {smaller}."
         )
     kept = {}
     for unit, count in zip(units, counts, strict=True):

@@ -31,7 +31,7 @@ from .branches import check_compete, check_told_apart
 from .closing import closed
 from .costs import cost_of, further_budgets
 from .job import REPAIR_BATCH, SCORING_BATCH, Job, Outcome
-from .scopes import sharing_by_sensitivity
+from .scopes import repaired_otherwise, sharing_by_sensitivity
 from .search import searched
 from .watch import Watch
 
@@ -99,7 +99,8 @@ def prune_slices(job: Job) -> Outcome:
     assert step is not None, "the last target raises if no round could remove anything"
     whole = replace(step.cut.plan, asked=targets[-1])
     outcome = _outcome(replace(step, cut=replace(step.cut, plan=whole)), rounds, len(targets))
-    return replace(outcome, warnings=(*outcome.warnings, *_left_out(job, step.cut.axes)))
+    said = (*outcome.warnings, *_left_out(job, step.cut.axes), *repaired_otherwise(job))
+    return replace(outcome, warnings=said)
 
 
 def _left_out(job: Job, axes: Sequence[Axis]) -> Iterator[str]:

@@ -118,15 +118,8 @@ def sensitivity(
     Raises:
         PruneError: One of its children, in a sentence that says what to do.
     """
-    for ratio in ratios:
-        Budget(ratio, "slices", total=0)  # checks it
-    if not ratios or len(set(ratios)) < len(ratios):
-        raise BudgetError(f"The ratios are {list(ratios)}; name at least one, and none twice.")
     request = Request(model=model, criterion=criterion, **options)
-    if request.level.masks or request.steps > 1 or request.finetune is not None:
-        raise BudgetError(
-            "Sensitivity is of slices that leave at once; leave out granularity, steps, finetune."
-        )
+    _check(request, ratios)
     shared = Shared()
     watch = Watch(on_step, shared)
     with watch("build"):
@@ -157,6 +150,27 @@ def sensitivity(
             f"{request.multiple}; name larger ones, or a smaller multiple."
         )
     return Sensitivity(tuple(effects), _recipe(job), len(dense.logits), uncut, job.subject.warnings)
+
+
+def _check(request: Request, ratios: Sequence[float]) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        BudgetError: There are no ratios, or what was asked for is not of slices that leave at once.
+    """
+    for ratio in ratios:
+        Budget(ratio, "slices", total=0)  # checks it
+    if not ratios or len(set(ratios)) < len(ratios):
+        raise BudgetError(f"The ratios are {list(ratios)}; name at least one, and none twice.")
+    if request.by == "slices":
+        raise BudgetError(
+            "What a cut saves is counted in params, macs or latency, and got by 'slices'; name one "
+            "of these."
+        )
+    if request.level.masks or request.steps > 1 or request.finetune is not None:
+        raise BudgetError(
+            "Sensitivity is of slices that leave at once; leave out granularity, steps, finetune."
+        )
 
 
 def _quiet(_: object) -> None:

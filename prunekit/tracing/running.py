@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
@@ -85,5 +86,6 @@ def plainly() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Return an exception in a few words."""
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 120)
+    """Return an exception in a few words, and without colours for a terminal."""
+    words = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
+    return textwrap.shorten(words, 120)
