@@ -304,3 +304,25 @@ def test_messages_of_branches_speak_of_branches():
     assert "a branch leaves whole or not at all" in result.warnings[-1]
     with pytest.raises(BudgetError, match="params, macs or latency"):
         prunekit.sensitivity("vit_micro", "magnitude", by="slices")
+
+
+@pytest.mark.parametrize("repair", ["bias", "lstsq"])
+def test_a_repair_moves_the_constant_to_what_the_branch_added_on_average(repair):
+    """Of the first branch, before which nothing changed, and by a hook of its own."""
+    model, images = toy("vit_layer_scale")
+    axes = {"axes": ["block"], "include": ["blocks.0.attn.block", "blocks.1.mlp.block"]}
+    batches = [torch.cat([images, images + 1]), images * 2]
+    result = prune(
+        model, "magnitude", 0.2, scope="kind", repair=repair, data=batches, calibration=6, **axes
+    )
+    assert not result.plan.kept["blocks.0.attn.block"]
+    added = []
+    hook = model.get_submodule("blocks.0.ls1").register_forward_hook(
+        lambda _, args, out: added.append(out)
+    )
+    with torch.no_grad():
+        model(torch.cat(batches))
+    hook.remove()
+    constant = result.model.get_submodule("blocks.0.attn").bias
+    torch.testing.assert_close(constant, added[0].mean((0, 1)), rtol=1e-4, atol=1e-5)
+    assert "blocks.0.attn" in result.rounds[0].repaired

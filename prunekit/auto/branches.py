@@ -79,7 +79,8 @@ def branches_found(model: nn.Module, inputs: Inputs) -> list[AxisSpec]:
     """
     watcher = _Watcher(model)
     watcher.run(inputs)
-    found = [(one, branch) for one in watcher.sums for branch in watcher.branches(one)]
+    ends = {branch: one for one in watcher.sums for branch in watcher.branches(one)}
+    found = [(one, branch) for branch, one in ends.items()]
     modules = [set(branch.modules) for _, branch in found]
     outer = {n for n, own in enumerate(modules) for other in modules if _contains(own, other)}
     kept = [(one, branch) for n, (one, branch) in enumerate(found) if n not in outer]

@@ -70,19 +70,20 @@ def proven(subject: Subject, wanted: Collection[str] = ()) -> Subject:
         return subject
     specs = axes_of(adapter, model)  # first, since it says if the model does not run
     noisy = lively(model, example)
-    axes = trace(noisy, specs, adapter, example)
+    unwanted = [one.name for one in specs if one.kind in ASKED and one.kind not in wanted]
+    axes = trace(noisy, [one for one in specs if one.name not in unwanted], adapter, example)
     others = [axis for axis in axes if axis.kind not in ASKED]
     failed = _failed_in_any(_alike(others), _Trial(noisy, adapter, example))
     for kind in ASKED:
         asked = [axis for axis in axes if axis.kind == kind]
-        if kind in wanted and asked:
+        if asked:
             sound = _without(others, failed)
             failed += _failed_beside(asked, sound, _Trial(noisy, adapter, example))
-    unwanted = [axis.name for axis in axes if axis.kind in ASKED and axis.kind not in wanted]
     left = adapter.without([*(one.name for one in failed), *unwanted])
-    if len(failed) + len(unwanted) == len(axes):
+    if len(failed) == len(axes):
         raise AdapterError(
-            f"Nothing of {type(model).__name__} can shrink: {failed[0].reason}. Write an "
+            f"Nothing of {type(model).__name__} can shrink: "
+            f"{failed[0].reason if failed else 'there is only what axes has to name'}. Write an "
             "adapter for it (docs/own_adapter.md), and register it or pass it as adapter."
         )
     said = (*subject.warnings, *_better(model), *_idle(adapter), *_told(failed))
