@@ -175,7 +175,7 @@ def build(entry: dict) -> torch.nn.Module:
     """Instantiate the entry's timm class, and tell it what images it will see."""
     set_fused_attn(False)  # three times faster than fused in bf16 on CPU
     torch.manual_seed(0)
-    return build_from({**entry, "mean": [MEAN], "std": [STD]})
+    return build_from({"mean": [MEAN], "std": [STD], **entry})
 
 
 def train(model, images, recipe, seed, state: Path) -> torch.nn.Module:
@@ -205,7 +205,8 @@ def train(model, images, recipe, seed, state: Path) -> torch.nn.Module:
         began, seen, loss_sum, hits = time.time(), 0, 0.0, 0
         model.train()
         for x, y in batches(images, recipe["batch_size"], seed=seed * 1000 + epoch):
-            x, y = laid_out(augment(x.to(accelerator.device)), recipe), y.to(accelerator.device)
+            x = augment(x.to(accelerator.device), recipe.get("flips", True))
+            x, y = laid_out(x, recipe), y.to(accelerator.device)
             with accelerator.autocast():
                 logits = model(x)
             loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe["label_smoothing"])
@@ -247,11 +248,12 @@ class Progress:
         self.epoch = state["epoch"]
 
 
-def augment(x: torch.Tensor) -> torch.Tensor:
+def augment(x: torch.Tensor, flips: bool = True) -> torch.Tensor:
     """Mirror each image with probability one half and shift the batch by up to 2 pixels."""
-    mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
-    x = torch.where(mirrored, x.flip(-1), x)
-    padded = F.pad(x, (2, 2, 2, 2), value=-MEAN / STD)
+    if flips:
+        mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+        x = torch.where(mirrored, x.flip(-1), x)
+    padded = F.pad(x, (2, 2, 2, 2), value=float(x.min()))  # black, which every batch has
     row, column = torch.randint(0, 5, (2,)).tolist()
     return padded[..., row : row + x.shape[-2], column : column + x.shape[-1]]
 

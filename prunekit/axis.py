@@ -171,6 +171,12 @@ class Member:
             not the weight of a linear or convolution layer.
         outputs: What the layer returns, bias included, shaped to broadcast along dimension 0.
         folds: As of its `Tie`.
+        covariance: Of what the flattened weight is multiplied with, (groups, columns, columns);
+            None unless the criterion needs covariances, and for members that are not columns of
+            the weight of a linear or convolution layer.
+        curvature: Second moment of the loss gradient in the layer's outputs, summed over an
+            image's positions and averaged over the images, (outputs, outputs); None unless the
+            criterion needs curvatures, and where there is no covariance.
     """
 
     name: str
@@ -183,15 +189,20 @@ class Member:
     inputs: Moments | None = None
     outputs: Moments | None = None
     folds: bool = False
+    covariance: Tensor | None = None
+    curvature: Tensor | None = None
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors it has, by what they are in words."""
         found = {"the index": self.index, "the weight": self.weight}
-        if self.grad is not None:
-            found["the gradient"] = self.grad
-        if self.grad_square is not None:
-            found["the squared gradient"] = self.grad_square
+        more = {
+            "the gradient": self.grad,
+            "the squared gradient": self.grad_square,
+            "the covariance of the inputs": self.covariance,
+            "the curvature": self.curvature,
+        }
+        found |= {what: tensor for what, tensor in more.items() if tensor is not None}
         for what, moments in (("inputs", self.inputs), ("outputs", self.outputs)):
             if moments is not None:
                 found[f"the mean of the {what}"] = moments.mean

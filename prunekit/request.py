@@ -317,7 +317,7 @@ class Request:
     @property
     def needs_labels(self) -> bool:
         """Whether the criterion or the training looks at labels."""
-        return self.finetune is not None or "gradients" in self.chosen.needs
+        return self.finetune is not None or self.chosen.needs_labels
 
     @property
     def source(self) -> Source:

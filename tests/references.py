@@ -220,3 +220,49 @@ def logits_error(q: np.ndarray, k: np.ndarray, left: np.ndarray, right: np.ndarr
     """Return the mean squared error of (left q) . (right k) over all pairs, relative to q . k."""
     logits = q @ k.T
     return float(((logits - (q @ left.T) @ (k @ right.T).T) ** 2).sum() / (logits**2).sum())
+
+
+def left_over(x: np.ndarray, weight: np.ndarray, gone: list[int], ridge: float) -> float:
+    """What refitting leaves of tr(G dW A dW^T), by solving the regression; G is the identity.
+
+    The columns `gone` of the weight are lost, and the change D of the others minimises
+    mean |x D^T|^2 + lambda |D|^2 over all columns, lambda being `ridge` times the mean variance.
+    """
+    centred = x - x.mean(0)
+    kept = [column for column in range(x.shape[1]) if column not in gone]
+    penalty = ridge * centred.var(0).mean()
+    rows = np.vstack([centred / math.sqrt(len(x)), math.sqrt(penalty) * np.eye(x.shape[1])])
+    lost = rows[:, gone] @ weight[:, gone].T
+    change, *_ = np.linalg.lstsq(rows[:, kept], lost, rcond=None)
+    return float(((lost - rows[:, kept] @ change) ** 2).sum())
+
+
+def obs(axis: Axis, raw: Raw, scale: Callable[[Member], np.ndarray], ridge: float) -> list[float]:
+    """Remove slices one by one, each time trying out all others, refitted.
+
+    `scale` is what the rows of a reading layer's weight are multiplied with, as a matrix. Costs
+    that fall are averaged with those before them, and none is divided by a price.
+    """
+    readers = [member for member in axis.voters if member.dim == 1]
+    data = [(raw[m.name][0], scale(m) @ m.weight.flatten(1).double().numpy()) for m in readers]
+
+    def cost(slices: list[int]) -> float:
+        return sum(
+            left_over(x, w, [int(c) for j in slices for c in m.index[j]], ridge)
+            for m, (x, w) in zip(readers, data, strict=True)
+        )
+
+    gone: list[int] = []
+    steps: list[list[float]] = []  # runs of slices: what they cost on average, and how many
+    before = 0.0
+    for _ in range(axis.size):
+        tried = {j: cost([*gone, j]) for j in range(axis.size) if j not in gone}
+        best = min(tried, key=tried.__getitem__)
+        gone.append(best)
+        steps.append([tried[best] - before, 1])
+        before = tried[best]
+        while len(steps) > 1 and steps[-2][0] > steps[-1][0]:
+            (a, m), (b, n) = steps[-2:]
+            steps[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+    level = [mean for mean, count in steps for _ in range(int(count))]
+    return [level[gone.index(j)] for j in range(axis.size)]

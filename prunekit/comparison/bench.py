@@ -143,7 +143,7 @@ class Bench:
         )
         given = [tensor for batch in images for tensor in batch]
         return peak_bytes(
-            lambda: criterion(gather(criterion.needs, subject.model, axes, images)),
+            lambda: criterion(gather(criterion.needs, subject.model, axes, images, criterion.loss)),
             subject.model,
             *given,
         )

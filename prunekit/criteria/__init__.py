@@ -23,6 +23,8 @@ CRITERIA: Registry[Criterion] = Registry(
         "wanda": "prunekit.criteria.wanda:wanda",
         "flap": "prunekit.criteria.flap:flap",
         "vbp": "prunekit.criteria.vbp:vbp",
+        "obs": "prunekit.criteria.obs:obs",
+        "kfac": "prunekit.criteria.kfac:kfac",
         "influence": "prunekit.criteria.influence:influence",
     },
     kind="prunekit.criteria.base:Criterion",

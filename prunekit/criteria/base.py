@@ -17,9 +17,15 @@ from ..plugin import Allowed, FunctionPlugin, calling, shown
 from ..registry import unknown
 from . import CRITERIA
 
-Need = Literal["nothing", "gradients", "squared_gradients", "activations"]
+Need = Literal[
+    "nothing", "gradients", "squared_gradients", "activations", "covariances", "curvatures"
+]
 Scope = Literal["axis", "kind", "model"]
+Loss = Literal["labels", "self"]
 NEEDS: tuple[Need, ...] = get_args(Need)
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+OF_LOSS: tuple[Need, ...] = ("gradients", "squared_gradients", "curvatures")
+LOSS = Allowed("'labels' or 'self'", lambda loss: loss in LOSSES)
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -57,6 +63,19 @@ class Criterion(FunctionPlugin):
         for what, word, known in words:
             if word not in known:
                 raise CriterionError(f"{self.title}: {unknown(what, str(word), known)}")
+
+    @property
+    def loss(self) -> Loss:
+        """What its gradients are of: the `labels`, or the model's own answers (`self`)."""
+        if self.needs not in OF_LOSS:
+            return "labels"
+        found: Loss = {**self.defaults, **self.options}.get("loss", "labels")
+        return found
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it looks at labels."""
+        return self.needs in OF_LOSS and self.loss == "labels"
 
     def __call__(self, axes: Sequence[Axis]) -> list[Tensor]:
         """Score all axes, and see to it that nothing else happens.
@@ -140,7 +159,8 @@ def criterion(
     Args:
         name: What `--criterion` and `prune(criterion=...)` will call it.
         needs: "gradients" if it reads `member.grad`, "squared_gradients" if `grad_square`,
-            "activations" if `inputs` or `outputs`.
+            "activations" if `inputs` or `outputs`, "covariances" if `covariance` too,
+            "curvatures" if that and `curvature`.
         scope: Where its scores are comparable; what `--scope` defaults to.
         weight_level: Whether it can score single weights too, for `--granularity weight`.
         weight_scope: Where those are comparable, if not in `scope`.

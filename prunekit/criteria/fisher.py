@@ -7,15 +7,23 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..axis import Axis, Member
-from .base import criterion
+from .base import LOSS, criterion
 
 
-@criterion("fisher", needs="squared_gradients", scope="kind", weight_level=True)
-def fisher(axes: Sequence[Axis]) -> list[Tensor]:
+@criterion(
+    "fisher", needs="squared_gradients", scope="kind", weight_level=True, allowed={"loss": LOSS}
+)
+def fisher(axes: Sequence[Axis], *, loss: str = "labels") -> list[Tensor]:
     """Score a slice by sum w^2 E[g^2] / 2, where g is the gradient of one image's loss.
 
     The mean of the squares, not the square of the mean: at a minimum the latter vanishes,
     while the former approximates the diagonal of the Hessian.
+
+    Args:
+        axes: What to score, with squared gradients.
+        loss: What gradients are of: the `labels`, or answers drawn from what the model itself says
+            (`self`), which needs no labels: then the scores estimate the divergence from the
+            model's own outputs.
 
     Source:
         LeCun et al., Optimal Brain Damage, NIPS 1989, Eq. 5. Differs: the diagonal of the

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..axis import Axis, Member
-from ..branch import Stream
 from .activity import product_variance, readers
 from .base import criterion
+from .energy import TINY, energies
 from .price import price_of
-
-TINY = torch.finfo(torch.float64).tiny
 
 
 @criterion("influence", needs="activations", scope="model")
@@ -37,27 +35,18 @@ def influence(axes: Sequence[Axis]) -> list[Tensor]:
         squared distance, not the angle, since this adds up over slices and counts what changes
         lengths; single branches, not whole layers; means are not counted, since a constant is left.
     """
-    streams = {axis.voters[0].name: axis.stream for axis in axes if axis.stream is not None}
-    return [_relative(axis, streams) / price_of(axis) for axis in axes]
+    energy = energies(axes)
+    return [_relative(axis, energy) / price_of(axis) for axis in axes]
 
 
-def _relative(axis: Axis, streams: Mapping[str, Stream]) -> Tensor:
+def _relative(axis: Axis, energy: Callable[[Member], float]) -> Tensor:
     if axis.stream is not None:
         return torch.tensor([axis.stream.added / axis.stream.energy])
     found = [
-        member.per_slice(member.weight.float().square() * inputs.variance.float())
-        / _energy(member, streams)
+        member.per_slice(member.weight.float().square() * inputs.variance.float()) / energy(member)
         for member, inputs in readers(axis)
     ]
     if found:
         return torch.stack(found).sum(0)
     variance = product_variance(axis)
     return variance / variance.sum().clamp(min=TINY)
-
-
-def _energy(member: Member, streams: Mapping[str, Stream]) -> float:
-    """Return the energy of what a reading layer's outputs are added to, or of these themselves."""
-    if member.name in streams:
-        return streams[member.name].energy
-    assert member.outputs is not None, "whoever gathers the inputs gathers the outputs"
-    return max(float(member.outputs.square.sum()), TINY)

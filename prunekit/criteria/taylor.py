@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..axis import Axis, Member
-from .base import criterion
+from .base import LOSS, criterion
 
 
-@criterion("taylor", needs="gradients", scope="kind", weight_level=True)
-def taylor(axes: Sequence[Axis], *, square: bool = False) -> list[Tensor]:
+@criterion("taylor", needs="gradients", scope="kind", weight_level=True, allowed={"loss": LOSS})
+def taylor(axes: Sequence[Axis], *, square: bool = False, loss: str = "labels") -> list[Tensor]:
     """Score a slice by sum |w * g|, where g is the gradient of the mean calibration loss.
 
     Args:
         axes: What to score, with gradients.
         square: Use (sum w * g)^2 instead, the group form of the paper (its Eq. 8), in which
             weights of one slice may cancel each other.
+        loss: What gradients are of: the `labels`, or the answer that the model itself gives with
+            the highest probability (`self`), which needs no labels.
 
     Source:
         Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019,

@@ -220,10 +220,11 @@ def scored(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Tensor
         known = priced(axes, request.by, terms)
         if request.chosen.needs == "nothing":
             return known
-        return gather(request.chosen.needs, job.subject.model, known, job.drawn(SCORING_BATCH))
+        images = job.drawn(SCORING_BATCH)
+        return gather(request.chosen.needs, job.subject.model, known, images, request.chosen.loss)
 
     def scores() -> list[Tensor]:
-        need = request.chosen.needs
+        need = request.chosen.needs, request.chosen.loss
         return request.chosen(shared.once("statistics", (seen, need), informed))
 
     return shared.once("scores", (seen, request.chosen), scores)

@@ -70,10 +70,10 @@ def _matrices(job: Job) -> tuple[list[Axis], list[str]]:
 
 
 def _informed(job: Job, axes: list[Axis]) -> list[Axis]:
-    need = job.request.chosen.needs
-    if need == "nothing":
+    chosen = job.request.chosen
+    if chosen.needs == "nothing":
         return axes
-    return gather(need, job.subject.model, axes, job.drawn(SCORING_BATCH))
+    return gather(chosen.needs, job.subject.model, axes, job.drawn(SCORING_BATCH), chosen.loss)
 
 
 def _planned(job: Job, axes: Sequence[Axis], scores: Sequence[Tensor]) -> MaskPlan:

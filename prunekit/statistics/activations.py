@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,15 @@ def gather_activations(model: nn.Module, axes: Sequence[Axis], images: Images) -
         DataError: There are no images.
         AdapterError: A voter's layer took no part in the forward pass.
     """
+    with watching(model, axes) as informed, evaluating(model), torch.no_grad():
+        for x in without_labels(images):
+            model(placed(x, first_weight(model)))
+    return informed()
+
+
+@contextmanager
+def watching(model: nn.Module, axes: Sequence[Axis]) -> Iterator[Callable[[], list[Axis]]]:
+    """Watch a model while it runs; what is given says afterwards what was seen, see above."""
     names = set(voter_names(axes))
     meters = {
         f"{name}.weight": _LayerMeter(layer)
@@ -45,12 +55,15 @@ def gather_activations(model: nn.Module, axes: Sequence[Axis], images: Images) -
     handles = [meter.layer.register_forward_hook(meter.hook) for meter in meters.values()]
     streams = {axis.name: StreamMeter(model, axis) for axis in axes if axis.spec.branch}
     try:
-        with evaluating(model), torch.no_grad():
-            for x in without_labels(images):
-                model(placed(x, first_weight(model)))
+        yield lambda: _informed(axes, meters, streams)
     finally:
         for handle in [*handles, *streams.values()]:
             handle.remove()
+
+
+def _informed(
+    axes: Sequence[Axis], meters: Mapping[str, _LayerMeter], streams: Mapping[str, StreamMeter]
+) -> list[Axis]:
     moments = {name: meter.moments(name) for name, meter in meters.items()}
 
     def informed(member: Member) -> Member:

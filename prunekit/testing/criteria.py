@@ -22,6 +22,8 @@ GATHERED: dict[Need, tuple[str, ...]] = {  # the fields of a member that each ne
     "gradients": ("grad",),
     "squared_gradients": ("grad_square",),
     "activations": ("inputs", "outputs"),
+    "covariances": ("inputs", "outputs", "covariance"),
+    "curvatures": ("inputs", "outputs", "covariance", "curvature"),
 }
 
 
@@ -71,7 +73,13 @@ def example_axes(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Axis
             return Member(name, role, dim, index, weight)
         square = grad.float().square() + torch.rand(shape, generator=generator)
         inputs, outputs = _moments((1, shape[1]), generator), _moments((shape[0], 1), generator)
-        return Member(name, role, dim, index, weight, grad, square, inputs, outputs)
+        known = Member(name, role, dim, index, weight, grad, square, inputs, outputs)
+        if dim != 1:
+            return known
+        columns, rows = (torch.randn(n, 2 * n, generator=generator) for n in shape[::-1])
+        return replace(
+            known, covariance=(columns @ columns.T).unsqueeze(0), curvature=rows @ rows.T
+        )
 
     def axis(name: str, kind: str, inner: int, size: int, written: str, read: str | None) -> Axis:
         members = [
@@ -150,7 +158,7 @@ def _needs_no_more(criterion: Criterion, make: Make) -> None:
 def _with_only(need: Need, axis: Axis) -> Axis:
     """Take from an axis what is gathered for other needs."""
     given = GATHERED[need]
-    hidden = {field: None for fields in GATHERED.values() for field in fields if field not in given}
+    hidden = {f: None for fields in GATHERED.values() for f in fields if f not in given}
     return replace(
         axis,
         members=tuple(replace(member, **hidden) for member in axis.members),  # type: ignore[arg-type]
