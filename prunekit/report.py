@@ -255,7 +255,9 @@ def _proof(report: Report) -> tuple[str, str]:
     if parity is None:
         masking = report["rounds"][-1]["masking"]
         tuned = report["recipe"]["finetune"] or report.get("finetune")
-        trained = "; training kept the zeros" if tuned else ""
+        repaired = report["rounds"][-1]["repaired"]
+        then = [word for word, was in (("the repair", repaired), ("training", tuned)) if was]
+        trained = f"; {' and '.join(then)} kept the zeros" if then else ""
         return "masks", (
             f"hold: {masking['zeros']:,} weights became zero and {masking['same']:,} other values "
             f"stayed as they were, bit for bit{trained}"

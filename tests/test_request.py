@@ -10,6 +10,7 @@ from torch import nn
 
 from prunekit import PruneError, prune
 from prunekit.comparison.grid import Grid
+from prunekit.repairs.base import Repair
 from prunekit.request import Options, Request
 
 
@@ -52,7 +53,6 @@ SENTENCES = [
     ({"granularity": "2:2"}, "expected n:m"),
     ({"granularity": "weight", "floor": 0.3}, "leave floor out"),
     ({"granularity": "2:4", "ratio": 0.3}, "leave the ratio out"),
-    ({"granularity": "weight", "repair": "lstsq"}, "leave the repair out"),
 ]
 
 
@@ -61,6 +61,12 @@ def test_what_cannot_be_is_refused_before_any_work(options, sentence):
     with pytest.raises(PruneError, match=sentence) as caught:
         prune(**{"model": "vit_micro", **options})
     assert "\n" not in str(caught.value)
+
+
+def test_a_repair_that_knows_no_masks_is_refused():
+    slices_only = Repair("slices_only", lambda layer: (layer.weight, layer.bias))
+    with pytest.raises(PruneError, match="does not say that it keeps single weights zero"):
+        prune("vit_micro", granularity="weight", repair=slices_only)
 
 
 WORDS = [("floor", 2.0), ("floor", float("nan")), ("multiple", 0), ("steps", 0), ("calibration", 0)]

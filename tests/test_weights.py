@@ -786,7 +786,6 @@ REFUSED = {
     "typo": (["--granularity", "wieght"], "Did you mean 'weight'"),
     "criterion": (["--criterion", "fpgm"], "does not say that it can score single weights"),
     "flap": (["--criterion", "flap"], "weight_level=True"),
-    "repair": (["--repair", "lstsq"], "leave the repair out"),
     "steps": (["--steps", "2"], "leave the steps out"),
     "floor": (["--floor", "0.2"], "leave floor out"),
     "multiple": (["--multiple", "4"], "leave multiple out"),

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from ..adapters.answers import blocks_of
 from ..axis import Axis
 from ..criteria.base import Scope
 from ..cutting.parity import silence, verify
@@ -20,17 +19,16 @@ from ..planning.chain import Sharing
 from ..planning.plan import NothingToRemove, Plan, make_plan
 from ..planning.prices import priced
 from ..planning.rounds import combine
-from ..recovery.mend import mend_
 from ..request import SEARCH
 from ..result import Round, Search, Timing
 from ..shared import Shared
 from ..statistics import gather
-from ..tracing.chain import chain_of
 from ..tracing.graph import trace
 from .branches import check_compete, check_told_apart
 from .closing import closed
 from .costs import cost_of, further_budgets
-from .job import REPAIR_BATCH, SCORING_BATCH, Job, Outcome
+from .job import SCORING_BATCH, Job, Outcome
+from .mending import mended
 from .scopes import repaired_otherwise, sharing_by_sensitivity
 from .search import searched
 from .watch import Watch
@@ -239,17 +237,7 @@ def carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
         small = shrunk(subject.model, axes, plan, subject.adapter).eval()
     with job.watch("verify"):
         done = Round(plan.asked, verify(reference, small))
-    chain = job.request.mending
-    if all(repair.needs == "nothing" for repair in chain):
-        return small, done
-    with job.watch("repair"):
-        model, adapter = subject.model, subject.adapter
-        blocks = blocks_of(adapter, model) or chain_of(model, subject.example)
-        images = job.drawn(REPAIR_BATCH)
-        found = mend_(small, model, axes, plan, chain, blocks, images, subject.part)
-    return small, replace(
-        done, repaired=found.layers, recalibrated=found.norms, unrepaired=found.left
-    )
+    return small, mended(job, small, done, axes, plan)
 
 
 def _scope(

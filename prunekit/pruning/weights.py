@@ -19,10 +19,11 @@ from ..weights.masks import MaskPlan, make_masks, make_pattern
 from ..weights.matrices import in_groups, weight_axes
 from ..weights.zeros import Sparsity, count, nonzero
 from .job import SCORING_BATCH, Job, Outcome
+from .mending import mended
 
 
 def prune_weights(job: Job) -> Outcome:
-    """Score single weights, choose, make zero, prove it, and train what stays.
+    """Score single weights, choose, make zero, prove it, repair and train what stays.
 
     The scores, as many as there are weights, are let go.
 
@@ -46,10 +47,12 @@ def prune_weights(job: Job) -> Outcome:
         found = _counted(small, masks, subject, before)
     asked = found.removed(request.by) if request.level.pattern else request.fraction
     done = Round(asked, None, masking=proof)
+    done = mended(job, small, done, [], Plan({}, {}, request.by, asked, asked), masks.kept)
     if request.finetune is not None:
         with watch("train"):
             done = replace(done, trained=job.train_(small, masks.kept))
-        found = _counted(small, masks, subject, before)  # training may make one more, by chance
+    if done.repaired or done.trained is not None:  # which may make one more zero, by chance
+        found = _counted(small, masks, subject, before)
     plan = Plan({}, {}, request.by, asked, found.removed(request.by))
     return Outcome(
         small,

@@ -33,6 +33,8 @@ class Job:
         cut: Whether it lost something itself.
         products: The axes whose queries and keys it makes, with the slices each one keeps.
         axes: All axes, each with the slices it keeps.
+        mask: Which weights stay, as the flattened weight, where single ones became zero; else
+            None.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Job:
     cut: bool
     products: tuple[tuple[Axis, Tensor], ...]
     axes: tuple[tuple[Axis, Tensor], ...]
+    mask: Tensor | None = None
 
     @property
     def whole(self) -> int:
@@ -161,4 +164,40 @@ def jobs_of(
             cut,
             tuple(products.get(name, ())),
             slices_left,
+        )
+
+
+def masked_jobs(
+    dense: nn.Module,
+    small: nn.Module,
+    kept: Mapping[str, Tensor],
+    repair: Repair,
+    norms: Mapping[str, str],
+) -> Iterator[Job]:
+    """Find the layers of which single weights became zero, and the others if they are wanted.
+
+    Args:
+        dense: What was masked.
+        small: What it became, of the same shape.
+        kept: Parameter to which of its values stay.
+        repair: Says whether it is given the others too.
+        norms: Layer to the BatchNorm that can take up a shift of its outputs.
+    """
+    for name, layer in dense.named_modules():
+        mask = kept.get(f"{name}.weight")
+        if not isinstance(layer, MATRICES) or (mask is None and not repair.follows):
+            continue
+        norm = norms.get(name)
+        yield Job(
+            name,
+            layer,
+            small.get_submodule(name),
+            None if norm is None else (dense.get_submodule(norm), small.get_submodule(norm)),
+            torch.arange(len(layer.weight)),
+            torch.arange(layer.weight[0].numel()),
+            refits=True,
+            cut=mask is not None,
+            products=(),
+            axes=(),
+            mask=None if mask is None else mask.flatten(1).to(layer.weight.device),
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..axis import Axis
 from ..planning.plan import Plan
@@ -24,6 +24,7 @@ def mend_(
     blocks: Sequence[str],
     images: Images,
     part: str = "",
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Mended:
     """Carry out repairs, one after the other; see `repair_` and `recalibrate_`.
 
@@ -36,6 +37,7 @@ def mend_(
         blocks: Modules that run one after the other.
         images: Batches of calibration images.
         part: Name of the module whose layers may change; all may unless given.
+        kept: Parameter to which of its values stay, where single weights became zero.
 
     Raises:
         AdapterError: The blocks do not run one after the other, or it is not known what a layer
@@ -46,7 +48,7 @@ def mend_(
     done = Mended()
     for repair in chain:
         if repair.needs == "moments":
-            found = repair_(small, dense, axes, plan, repair, blocks, images, part)
+            found = repair_(small, dense, axes, plan, repair, blocks, images, part, kept)
             done.layers, done.left = found.layers, found.left
         elif repair.needs == "norms":
             done.norms = recalibrate_(small, repair, images, part)

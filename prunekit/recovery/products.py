@@ -32,6 +32,8 @@ def target_of(job: Job, repair: Repair, walk: Walk) -> tuple[Tensor, dict[str, R
 
 def _factors(job: Job, dense: Tensor) -> Tensor:
     """Return what each row of the dense weight was multiplied with when it was cut."""
+    if job.mask is not None:  # nothing was cut, so nothing was folded into it
+        return torch.ones(len(dense)).to(dense)
     whole = dense[job.outputs.to(dense.device)][:, job.inputs.to(dense.device)]
     energy = whole.square().sum(1)
     overlap = (whole * job.small.weight.flatten(1).double()).sum(1)

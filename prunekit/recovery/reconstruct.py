@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..statistics.walk import Walk
 from ..tracing.batch_norms import shifted_by
 from .constants import recentre_
 from .gains import Mended, Repaired
-from .jobs import Job, jobs_of
+from .jobs import Job, jobs_of, masked_jobs
 from .products import target_of
 
 IDLE = "it takes no part in evaluation"
@@ -40,8 +40,9 @@ def repair_(
     blocks: Sequence[str],
     images: Images,
     part: str = "",
+    kept: Mapping[str, Tensor] | None = None,
 ) -> Mended:
-    """Repair every layer that lost inputs, in the order of execution, and maybe what follows.
+    """Repair every layer that lost inputs or single weights, and maybe what follows, in order.
 
     Where a whole branch left, its constant becomes what the branch added on average.
 
@@ -56,6 +57,7 @@ def repair_(
         blocks: Modules that run one after the other, see `Adapter.blocks`.
         images: Batches of calibration images; read several times, labels are not looked at.
         part: Name of the module whose layers may change; all may unless given.
+        kept: Parameter to which of its values stay, where single weights became zero.
 
     Raises:
         AdapterError: The blocks do not run one after the other, or it is not known what a layer
@@ -65,7 +67,10 @@ def repair_(
     """
     image = placed(next(iter(without_labels(images)))[:1], first_weight(dense))
     norms = shifted_by(dense, image)
-    found = jobs_of(dense, small, axes, plan, repair, norms)
+    if kept is None:
+        found = jobs_of(dense, small, axes, plan, repair, norms)
+    else:
+        found = masked_jobs(dense, small, kept, repair, norms)
     jobs = {job.name: job for job in found if is_within(job.name, part)}
     branches = {one.modules[-1]: one for one in gone(axes, plan)}
     walk = Walk(dense, small, images)
@@ -98,6 +103,8 @@ def _refit_(job: Job, repair: Repair, walk: Walk) -> dict[str, Repaired]:
     dense = job.dense.weight.flatten(1).double()
     bias = None if job.bias is None else target @ job.bias.double()
     weight = (target @ dense)[:, job.inputs.to(dense.device)]
+    if job.mask is not None:
+        weight = weight.masked_fill(~job.mask, 0)
     if job.refits:
         layers = _layers(job, repair, walk, target, weight, bias)
         found = [repair(layer, dtype) for layer in layers]
@@ -147,14 +154,16 @@ def _layers(
         outputs = precise(rows(job.dense, y, at))[groups]
         moments.add(inputs, outputs @ wanted.mT.to(outputs.dtype), images)
     weights = weight.view(count, -1, weight.shape[1])  # (groups, left, inputs)
+    masks = [None] * count if job.mask is None else job.mask.view(weights.shape)
     biases = [None] * count if bias is None else bias.view(count, -1)
 
     def known(*halves: int) -> list[Layer]:
         found: Any = moments.finish(*halves)
-        return [
+        layers = (
             Layer(_named(job, n), weights[n], biases[n], *[moment[n] for moment in found])
             for n in range(count)
-        ]
+        )
+        return [replace(layer, mask=mask) for layer, mask in zip(layers, masks, strict=True)]
 
     if not all(moments.samples):
         return known(0, 1)

@@ -36,6 +36,7 @@ class Repair(FunctionPlugin):
             None leaves logits alone.
         follows: Whether it is also given layers that lost nothing themselves, but run after some
             that did, so that what reaches them has changed.
+        masks: Whether it takes a Layer with a mask, and keeps zero what the mask removes.
         inputs: What layers are fitted on: what they get from the model `repaired` so far, or
             what they got in the `dense` one.
     """
@@ -47,6 +48,7 @@ class Repair(FunctionPlugin):
     product: Callable[[Product], tuple[Tensor, Tensor]] | None = None
     follows: bool = False
     inputs: Literal["repaired", "dense"] = "repaired"
+    masks: bool = False
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing."""
@@ -86,6 +88,11 @@ class Repair(FunctionPlugin):
                     f"{expected[1]}."
                 )
             self.check_finite(layer.name, dtype, weight, bias)
+            if layer.mask is not None and bool(weight[~layer.mask].any()):
+                raise RepairError(
+                    f"{self.title} gave values to weights of layer {layer.name!r} that its mask "
+                    "holds at zero; correct it, or choose another."
+                )
             return weight.to(layer.weight), None if bias is None else bias.to(layer.weight)
 
     def restate(self, norm: Norm, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -187,6 +194,7 @@ def repair(
     needs: Need = "moments",
     product: Callable[[Product], tuple[Tensor, Tensor]] | None = None,
     follows: bool = False,
+    masks: bool = False,
     allowed: Mapping[str, Allowed] | None = None,
 ) -> Callable[[Callable[..., Affine]], Repair]:
     """Register a function as a repair; the decorated name becomes the `Repair`.
@@ -196,6 +204,7 @@ def repair(
         needs: "nothing" if it changes nothing.
         product: What shortens queries and keys; None leaves them alone.
         follows: Whether it is also given layers that merely run after some that lost inputs.
+        masks: Whether it takes layers of which single weights became zero, and keeps these zero.
         allowed: Which values an option may have, for those that may not have all.
 
     Raises:
@@ -204,7 +213,7 @@ def repair(
     """
 
     def register(function: Callable[..., Affine]) -> Repair:
-        made = Repair(name, function, needs, product, follows, allowed=allowed or {})
+        made = Repair(name, function, needs, product, follows, masks=masks, allowed=allowed or {})
         return REPAIRS.add(name, made)
 
     return register

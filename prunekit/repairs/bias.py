@@ -6,7 +6,7 @@ from .base import Affine, repair
 from .given import Layer
 
 
-@repair("bias")
+@repair("bias", masks=True)
 def bias(layer: Layer) -> Affine:
     """Shift the bias so that the layer's mean output is what it was.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class Layer:
             (outputs, inputs).
         halves: The same for either half of the images, to try out on one what was found on the
             other; empty if there is but one image.
+        mask: Which weights stay, (outputs, inputs), where single ones became zero; the others must
+            be zero in what comes back. None where whole inputs left.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Layer:
     covariance: Tensor
     cross: Tensor
     halves: tuple[Layer, ...] = ()
+    mask: Tensor | None = None
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -52,12 +56,30 @@ class Layer:
             "the output variance": self.output_variance,
             "the covariance": self.covariance,
             "the cross covariance": self.cross,
+            "the mask": self.mask,
         }
         found = {f"{what} of {self.name!r}": t for what, t in own.items() if t is not None}
         for number, half in enumerate(self.halves):
             parts = half.tensors.items()
             found |= {f"{what} (half {number} of the images)": tensor for what, tensor in parts}
         return found
+
+    def of_outputs(self, chosen: Tensor) -> Layer:
+        """Return the same problem of some outputs, by their numbers."""
+
+        def part(values: Tensor | None) -> Any:
+            return None if values is None else values[chosen]
+
+        return replace(
+            self,
+            weight=part(self.weight),
+            bias=part(self.bias),
+            output_mean=part(self.output_mean),
+            output_variance=part(self.output_variance),
+            cross=part(self.cross),
+            halves=tuple(half.of_outputs(chosen) for half in self.halves),
+            mask=part(self.mask),
+        )
 
     def losses(self, weights: Tensor, biases: Tensor | None) -> Tensor:
         """Return the mean squared error of affine maps, summed over the outputs, (...).

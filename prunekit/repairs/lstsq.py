@@ -11,11 +11,13 @@ from torch import Tensor
 from ..plugin import Allowed
 from .base import Affine, repair
 from .given import Layer, Product
+from .masked import masked_changes
 
 RIDGES = (1.0, 0.1, 0.01, 0.001, 0.0001)
 ROUNDING = 1e-6  # of the outputs' variance; smaller errors are as good as none
 SHIFT, AS_IT_IS = 1e300, math.inf  # so large that the weight, or even the bias, stays
 VALUES = 2**20  # of the matrices that are factored at once
+OUTPUTS = 256  # of a masked layer that say which ridge is best
 
 
 def low_rank(product: Product) -> tuple[Tensor, Tensor]:
@@ -46,7 +48,7 @@ def low_rank(product: Product) -> tuple[Tensor, Tensor]:
 RIDGE = Allowed("0 or more", lambda ridge: ridge >= 0)
 
 
-@repair("lstsq", product=low_rank, follows=True, allowed={"ridge": RIDGE})
+@repair("lstsq", product=low_rank, follows=True, masks=True, allowed={"ridge": RIDGE})
 def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
     """Refit weight and bias by ridge regression towards the dense layer's outputs.
 
@@ -64,14 +66,23 @@ def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
     Source:
         Luo et al., ThiNet, ICCV 2017, arXiv:1707.06342; Meng et al., OSSCAR, ICML 2024,
         arXiv:2403.12983. Differs: a ridge on the change of the weight, chosen from the data;
-        layers that lost no inputs themselves, up to the classifier, are refitted too.
+        layers that lost no inputs themselves, up to the classifier, are refitted too. Where single
+        weights became zero, those that stay are refitted, by `masked_changes`.
     """
     if ridge == 0:
-        ridge = _chosen(layer)
+        ridge = _chosen(_sample(layer))
     if ridge == AS_IT_IS:
         return layer.weight, layer.bias
     weights, biases = _fitted(layer, [ridge])
     return weights[0], None if biases is None else biases[0]
+
+
+def _sample(layer: Layer) -> Layer:
+    """Return some outputs of a masked layer, of which each is a problem of its own."""
+    outputs = len(layer.weight)
+    if layer.mask is None or outputs <= OUTPUTS:
+        return layer
+    return layer.of_outputs(torch.linspace(0, outputs - 1, OUTPUTS).long().to(layer.weight.device))
 
 
 def _chosen(layer: Layer) -> float:
@@ -112,6 +123,9 @@ def _changes(layer: Layer, ridges: Tensor) -> Tensor:
     changes = torch.zeros(len(ridges), *missing.shape).to(missing)
     fits = (ridges < SHIFT / 2) & (spread != 0)  # else the weight stays
     if not fits.any():
+        return changes
+    if layer.mask is not None:
+        changes[fits] = masked_changes(missing, inputs, ridges[fits] * spread, layer.mask)
         return changes
     added = (ridges[fits] * spread).view(-1, 1, 1) * torch.eye(len(inputs)).to(inputs)
     factors, failed = torch.linalg.cholesky_ex(inputs + added)

@@ -8,7 +8,7 @@ from .base import repair
 from .given import Norm
 
 
-@repair("recalibrate", needs="norms")
+@repair("recalibrate", needs="norms", masks=True)
 def recalibrate(norm: Norm) -> tuple[Tensor, Tensor]:
     """Replace the running statistics by those of the calibration images.
 

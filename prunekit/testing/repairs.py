@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,8 @@ def repair_checks(repair: str | Repair) -> list[Check]:
         ("permutes its weights with the inputs", _follows_inputs),
         ("repairs models of every family", _repairs_models),
     ]
+    if found.masks:
+        claims.append(("keeps zero what a mask removes, and does no harm there", _keeps_zeros))
     return checks(claims, found)
 
 
@@ -112,6 +114,19 @@ def _does_no_harm(repair: Repair) -> None:
                 layer.error(*repair.unguarded(layer)),
             )
             assert after <= before * (1 + 1e-6), f"the error went from {before:.3g} to {after:.3g}"
+
+
+def _keeps_zeros(repair: Repair) -> None:
+    layer = example_layer(lost=0)
+    generator = torch.Generator().manual_seed(2)
+    mask = torch.rand(layer.weight.shape, generator=generator) < 0.5
+    layer, *halves = (
+        replace(one, weight=one.weight * mask, mask=mask) for one in (layer, *layer.halves)
+    )
+    layer = replace(layer, halves=tuple(halves))
+    weight, bias = repair(layer)  # raises a RepairError if a zero is lost
+    before, after = layer.error(layer.weight, layer.bias), layer.error(weight, bias)
+    assert after <= before * (1 + 1e-6), f"the error went from {before:.3g} to {after:.3g}"
 
 
 def _keeps_what_is_whole(repair: Repair) -> None:

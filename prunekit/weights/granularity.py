@@ -75,10 +75,11 @@ def check_applies(
             f"granularity {level.text!r} needs; choose another, or declare it with "
             "weight_level=True if it can."
         )
-    for repair in (one for one in repairs if one.needs != "nothing"):
+    for repair in (one for one in repairs if one.needs != "nothing" and not one.masks):
         raise RepairError(
-            f"Repair {repair.name!r} works on models that lost slices, and single weights that "
-            f"become zero (granularity {level.text!r}) take none away; leave the repair out."
+            f"Repair {repair.name!r} does not say that it keeps single weights zero, which "
+            f"granularity {level.text!r} needs; choose another, or declare it with masks=True if "
+            "it does."
         )
     if steps != 1:
         raise BudgetError(

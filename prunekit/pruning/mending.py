@@ -1,0 +1,50 @@
+"""mended: the repairs that were asked for, carried out on what pruning left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from ..adapters.answers import blocks_of
+from ..axis import Axis
+from ..planning.plan import Plan
+from ..recovery.mend import mend_
+from ..result import Round
+from ..tracing.chain import chain_of
+from .job import REPAIR_BATCH, Job
+
+
+def mended(
+    job: Job,
+    small: nn.Module,
+    done: Round,
+    axes: Sequence[Axis],
+    plan: Plan,
+    kept: Mapping[str, Tensor] | None = None,
+) -> Round:
+    """Repair a model, and return the round with what that did.
+
+    Args:
+        job: Says which repairs, of which original model, on which images.
+        small: What pruning left; it is written to.
+        done: What is known of the round.
+        axes: What may have shrunk.
+        plan: What did.
+        kept: Parameter to which of its values stay, where single weights became zero.
+
+    Raises:
+        PruneError: One of its children.
+    """
+    chain = job.request.mending
+    if all(repair.needs == "nothing" for repair in chain):
+        return done
+    with job.watch("repair"):
+        subject = job.subject
+        blocks = blocks_of(subject.adapter, subject.model) or chain_of(
+            subject.model, subject.example
+        )
+        images = job.drawn(REPAIR_BATCH)
+        found = mend_(small, subject.model, axes, plan, chain, blocks, images, subject.part, kept)
+    return replace(done, repaired=found.layers, recalibrated=found.norms, unrepaired=found.left)
