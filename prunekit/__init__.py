@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .planning.plan import Plan
     from .recovery.recipes import Recipe
     from .repairs.base import Repair, repair
-    from .repairs.given import Layer, Norm
+    from .repairs.given import Block, Layer, Norm
     from .result import Result
     from .sensing.measure import sensitivity
     from .weights.semistructured import to_semi_structured
@@ -29,6 +29,7 @@ _HOMES = {
     "Adapter": "adapters.base",
     "Axis": "axis",
     "AxisSpec": "axis",
+    "Block": "repairs.given",
     "Criterion": "criteria.base",
     "Fold": "axis",
     "Grid": "comparison.grid",
@@ -57,6 +58,7 @@ __all__ = [
     "Adapter",
     "Axis",
     "AxisSpec",
+    "Block",
     "Criterion",
     "Fold",
     "Grid",

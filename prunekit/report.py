@@ -255,7 +255,8 @@ def _proof(report: Report) -> tuple[str, str]:
     if parity is None:
         masking = report["rounds"][-1]["masking"]
         tuned = report["recipe"]["finetune"] or report.get("finetune")
-        repaired = report["rounds"][-1]["repaired"]
+        last = report["rounds"][-1]
+        repaired = last["repaired"] or last.get("rebuilt")
         then = [word for word, was in (("the repair", repaired), ("training", tuned)) if was]
         trained = f"; {' and '.join(then)} kept the zeros" if then else ""
         return "masks", (
@@ -290,11 +291,14 @@ def _gain(report: Report) -> str:
     rounds = report["rounds"]
     gains = [gain for one in rounds for gain in one["repaired"].values()]
     shifts = [shift for one in rounds for shift in one.get("recalibrated", {}).values()]
+    blocks = [gain for one in rounds for gain in one.get("rebuilt", {}).values()]
     said = []
-    if gains:
-        before, after = (statistics.mean(g[side] for g in gains) for side in ("before", "after"))
-        refits = f"mean error of {len(gains)} refits"
-        said.append(f"{refits} {before:.2%} to {after:.2%} of the outputs' variance")
+    for found, what in ((gains, "refits"), (blocks, "blocks on unseen images")):
+        if found:
+            sides = ("before", "after")
+            before, after = (statistics.mean(g[side] for g in found) for side in sides)
+            refits = f"mean error of {len(found)} {what}"
+            said.append(f"{refits} {before:.2%} to {after:.2%} of the outputs' variance")
     if shifts:
         said.append(
             f"means of {len(shifts)} BatchNorms were off by {statistics.mean(shifts):.2f} standard "

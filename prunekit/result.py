@@ -81,6 +81,7 @@ class Round:
         asked: The fraction of the budget to be gone after it.
         parity: The comparison of what was cut with what was masked; None if nothing was cut.
         repaired: Layer, or axis of queries and keys, to what its repair gained.
+        rebuilt: Block to what its repair gained, on images that it was not fitted on.
         recalibrated: BatchNorm to how far its running mean was off, see `Mended`.
         unrepaired: Layer that lost inputs and could not be repaired, to the reason.
         trained: How the training after it went; None without any.
@@ -92,6 +93,7 @@ class Round:
     asked: float
     parity: Parity | None
     repaired: Mapping[str, Repaired] = field(default_factory=dict)
+    rebuilt: Mapping[str, Repaired] = field(default_factory=dict)
     recalibrated: Mapping[str, float] = field(default_factory=dict)
     unrepaired: Mapping[str, str] = field(default_factory=dict)
     trained: Trained | None = None

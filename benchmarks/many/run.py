@@ -40,6 +40,7 @@ SETTINGS: list[tuple[str, str | None, str]] = [
     *((criterion, None, "lstsq") for criterion in (*BEFORE, *KNOWING)),
     *((criterion, scope, "lstsq") for criterion, scope in OTHER_SCOPES),
     *((criterion, None, "none") for criterion in BEFORE),
+    *((criterion, None, "lstsq,reconstruct") for criterion in ("dimap", "influence", *KNOWING)),
 ]
 
 

@@ -144,6 +144,7 @@ class RoundEntry(TypedDict):
     repaired: dict[str, Gain]
     trained: TrainedEntry | None
     masking: NotRequired[MaskingEntry | None]  # which reports did not always have
+    rebuilt: NotRequired[dict[str, Gain]]
     recalibrated: NotRequired[dict[str, Amount]]
     unrepaired: NotRequired[dict[str, Text]]
     timing: NotRequired[TimingEntry | None]

@@ -47,4 +47,10 @@ def mended(
         )
         images = job.drawn(REPAIR_BATCH)
         found = mend_(small, subject.model, axes, plan, chain, blocks, images, subject.part, kept)
-    return replace(done, repaired=found.layers, recalibrated=found.norms, unrepaired=found.left)
+    return replace(
+        done,
+        repaired=found.layers,
+        rebuilt=found.blocks,
+        recalibrated=found.norms,
+        unrepaired=found.left,
+    )

@@ -24,11 +24,13 @@ class Mended:
 
     Attributes:
         layers: Layer, or axis of queries and keys, to what it gained, in order.
+        blocks: Block to what it gained, on images that its repair was not fitted on, in order.
         norms: BatchNorm to how far its running mean was off, in running standard deviations: the
             root of the mean square over its channels.
         left: Layer that lost inputs and could not be repaired, to the reason.
     """
 
     layers: dict[str, Repaired] = field(default_factory=dict)
+    blocks: dict[str, Repaired] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)

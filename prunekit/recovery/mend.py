@@ -11,6 +11,7 @@ from ..planning.plan import Plan
 from ..repairs.base import Repair
 from ..statistics.common import Images
 from .gains import Mended
+from .rebuild import rebuild_
 from .recalibrate import recalibrate_
 from .reconstruct import repair_
 
@@ -26,7 +27,7 @@ def mend_(
     part: str = "",
     kept: Mapping[str, Tensor] | None = None,
 ) -> Mended:
-    """Carry out repairs, one after the other; see `repair_` and `recalibrate_`.
+    """Carry out repairs in order; see `repair_`, `rebuild_` and `recalibrate_`.
 
     Args:
         small: The pruned model; its values are written to, its shape stays.
@@ -50,6 +51,8 @@ def mend_(
         if repair.needs == "moments":
             found = repair_(small, dense, axes, plan, repair, blocks, images, part, kept)
             done.layers, done.left = found.layers, found.left
+        elif repair.needs == "blocks":
+            done.blocks = rebuild_(small, dense, repair, blocks, images, part, kept)
         elif repair.needs == "norms":
             done.norms = recalibrate_(small, repair, images, part)
     return done

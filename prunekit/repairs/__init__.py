@@ -16,6 +16,7 @@ REPAIRS: Registry[Repair] = Registry(
         "none": "prunekit.repairs.none:none",
         "bias": "prunekit.repairs.bias:bias",
         "lstsq": "prunekit.repairs.lstsq:lstsq",
+        "reconstruct": "prunekit.repairs.reconstruct:reconstruct",
         "recalibrate": "prunekit.repairs.recalibrate:recalibrate",
     },
     kind="prunekit.repairs.base:Repair",

@@ -14,9 +14,9 @@ from ..guard import reading_only
 from ..plugin import Allowed, FunctionPlugin, calling, shown
 from ..registry import unknown
 from . import REPAIRS
-from .given import Layer, Norm, Product
+from .given import Block, Layer, Norm, Product
 
-Need = Literal["nothing", "moments", "norms"]
+Need = Literal["nothing", "moments", "norms", "blocks"]
 NEEDS: tuple[Need, ...] = get_args(Need)
 INPUTS = ("repaired", "dense")
 Affine: TypeAlias = tuple[Tensor, Tensor | None]
@@ -29,9 +29,11 @@ class Repair(FunctionPlugin):
     Attributes:
         name: What it is registered under.
         function: From a Layer, and its options as keywords, to weight and bias; of one that needs
-            `norms`, from a Norm to running mean and variance.
+            `norms`, from a Norm to running mean and variance; of one that needs `blocks`, from a
+            Block to its parameters, by name.
         needs: `moments` of what layers read and return; `norms`, the statistics of what reaches
-            each BatchNorm; or `nothing` if it changes nothing.
+            each BatchNorm; `blocks`, whole blocks with their inputs and targets; or `nothing` if
+            it changes nothing.
         product: From a Product to the two (rank, dim) maps that replace its queries and keys;
             None leaves logits alone.
         follows: Whether it is also given layers that lost nothing themselves, but run after some
@@ -159,6 +161,40 @@ class Repair(FunctionPlugin):
             self.check_finite(product.name, torch.float64, left, right)
             return left, right
 
+    def rebuild(self, block: Block) -> dict[str, Tensor]:
+        """Compute a block's new parameters, by name; those that stay may be left out.
+
+        Raises:
+            RepairError: The function failed, or it returned another shape, something that is not
+                finite, or a value where a mask removes one.
+            TamperedError: It wrote to what the block holds, but for its module.
+        """
+        own = {name: (p.shape, p.dtype) for name, p in block.module.named_parameters()}
+        with (
+            reading_only(self.title, lambda: block.tensors),
+            torch.enable_grad(),
+            calling(self.title, self.name, RepairError),
+        ):
+            found = self.function(block, **self.options)
+        if not isinstance(found, Mapping):
+            raise RepairError(
+                f"{self.title} returned {shown(found)} for block {block.name!r}; expected its "
+                "parameters, by name."
+            )
+        for name, values in found.items():
+            if name not in own or _shape(values) != tuple(own[name][0]):
+                raise RepairError(
+                    f"{self.title} returned {_shape(values)} for {name!r} of block {block.name!r}; "
+                    f"expected {tuple(own[name][0]) if name in own else 'parameters that it has'}."
+                )
+            self.check_finite(name, own[name][1], values)
+            if name in block.masks and bool(values[~block.masks[name]].any()):
+                raise RepairError(
+                    f"{self.title} gave values to weights {name!r} of block {block.name!r} that "
+                    "their mask holds at zero; correct it, or choose another."
+                )
+        return dict(found)
+
     def check_finite(self, name: str, dtype: torch.dtype, *tensors: Tensor | None) -> None:
         """Make sure that what becomes of a layer is a number in the model's own precision.
 
@@ -196,7 +232,7 @@ def repair(
     follows: bool = False,
     masks: bool = False,
     allowed: Mapping[str, Allowed] | None = None,
-) -> Callable[[Callable[..., Affine]], Repair]:
+) -> Callable[[Callable[..., Affine | Mapping[str, Tensor]]], Repair]:
     """Register a function as a repair; the decorated name becomes the `Repair`.
 
     Args:
@@ -212,7 +248,7 @@ def repair(
         RepairError: The function takes other arguments, or a word means nothing.
     """
 
-    def register(function: Callable[..., Affine]) -> Repair:
+    def register(function: Callable[..., Affine | Mapping[str, Tensor]]) -> Repair:
         made = Repair(name, function, needs, product, follows, masks=masks, allowed=allowed or {})
         return REPAIRS.add(name, made)
 

@@ -35,13 +35,23 @@ def chained(spec: Spec) -> tuple[Repair, ...]:
             raise RepairError("The repair 'none' stands alone; leave it out of the chain.")
         if names.count(name) > 1:
             raise RepairError(f"The repair {name!r} is listed twice; name it once.")
-    for need, what in (("moments", "refit layers"), ("norms", "recalibrate BatchNorms")):
+    for need, what in (
+        ("moments", "refit layers"),
+        ("blocks", "rebuild blocks"),
+        ("norms", "recalibrate BatchNorms"),
+    ):
         alike = [repair.name for repair in found if repair.needs == need]
         if len(alike) > 1:
             raise RepairError(
                 f"The repairs {alike[0]!r} and {alike[1]!r} both {what}, so that the second would "
                 "undo the first; choose one of them."
             )
+    order = [repair.needs for repair in found]
+    if {"moments", "blocks"} <= set(order) and order.index("blocks") < order.index("moments"):
+        first, second = (found[order.index(need)].name for need in ("blocks", "moments"))
+        raise RepairError(
+            f"The repair {second!r} would undo what {first!r} did before; write {second},{first}."
+        )
     if not found:
         raise RepairError("The list of repairs is empty; name one, or 'none'.")
     return found

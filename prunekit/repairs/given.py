@@ -1,12 +1,13 @@
-"""What a repair is given: a layer, the logits of a head, or the statistics of a BatchNorm."""
+"""What a repair is given: a layer, the logits of a head, a BatchNorm's statistics, or a block."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 CONSTANT = 1e-10  # of the mean square; a smaller variance is rounding
 
@@ -167,3 +168,43 @@ class Norm:
             "the running variance": self.running_var,
         }
         return {f"{what} of {self.name!r}": tensor for what, tensor in own.items()}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block whose inputs or weights are not what they were.
+
+    Attributes:
+        name: Its qualified name; empty if it is the whole model.
+        module: A copy of it, as it is now. It may be trained.
+        inputs: Batches of what it gets now.
+        targets: What the dense block returned, batch by batch.
+        masks: Parameter of the module to which of its values stay, where single ones became zero;
+            the others must be zero in what comes back.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...]
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors it has that nobody may write to, by what they are in words."""
+        found = {f"batch {n} of the inputs": batch for n, batch in enumerate(self.inputs)}
+        found |= {f"batch {n} of the targets": batch for n, batch in enumerate(self.targets)}
+        return found | {f"the mask of {name!r}": mask for name, mask in self.masks.items()}
+
+    def error(self, module: nn.Module) -> float:
+        """Return the mean squared error of a module's outputs, relative to the targets' variance.
+
+        The variance is that of each channel over images and positions, as far as one can tell
+        without knowing which dimension is which: over the first dimension.
+        """
+        lost = whole = 0.0
+        with torch.no_grad():
+            for x, y in zip(self.inputs, self.targets, strict=True):
+                lost += float((module(x) - y).double().square().sum())
+                whole += float((y - y.mean(0)).double().square().sum())
+        return lost / max(whole, 1e-30)

@@ -61,6 +61,41 @@ class Walk:
             parts.pop()
         return [(WHOLE, before)] * bool(before) + parts + [(WHOLE, after)] * bool(after)
 
+    def runs(self, blocks: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the blocks, each together with those after it until both models return alike.
+
+        What is left at the end, and returns something else in either model, is left out. If that is
+        all, as where the width of the model shrank, or there are no blocks, it is the whole model.
+
+        Raises:
+            AdapterError: They do not run one after the other.
+            DataError: There are no images.
+        """
+        if not blocks:
+            return [(WHOLE,)]
+        self._order(blocks, blocks)
+        image = next(iter(without_labels(self._images)))[:1]
+        large, small = (_shapes(model, blocks, image) for model in (self._large, self._small))
+        found: list[tuple[str, ...]] = []
+        run: list[str] = []
+        for block in blocks:
+            run.append(block)
+            if large[block] == small[block]:
+                found.append(tuple(run))
+                run = []
+        return found or [(WHOLE,)]
+
+    def through(self, run: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        """Yield what the small model has before a run of blocks, and the large one after it.
+
+        One batch at a time; the first block of the run was entered.
+        """
+        parts = [self._large.get_submodule(name) for name in run]
+        for x, y in self._pairs():
+            for part in parts:
+                x = part(x)
+            yield y, x
+
     def enter(self, section: str) -> None:
         """Go on to a block, through the one before it; or back to the images."""
         if section == WHOLE:
@@ -138,6 +173,27 @@ class Walk:
             for handle in handles:
                 handle.remove()
         return order
+
+
+def _shapes(model: nn.Module, names: Sequence[str], image: Any) -> dict[str, torch.Size]:
+    """Return the shape of what each of some modules returns for an image."""
+    found: dict[str, torch.Size] = {}
+
+    def leave(name: str, output: Tensor) -> None:
+        found[name] = output.shape
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda _, args, out, name=name: leave(name, out)
+        )
+        for name in names
+    ]
+    try:
+        model(placed(image, first_weight(model)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 class _Reached(Exception):

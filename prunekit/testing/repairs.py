@@ -17,6 +17,7 @@ from ..repairs import REPAIRS
 from ..repairs.base import Repair
 from ..repairs.given import Layer
 from ..statistics.covariance import Covariance
+from .block_repairs import BLOCK_CLAIMS
 from .check import Check, Claim, checks
 from .models import FAMILIES, images_for, random_plan, subject_of, traced
 from .norm_repairs import NORM_CLAIMS
@@ -35,6 +36,8 @@ def repair_checks(repair: str | Repair) -> list[Check]:
     found = configured(REPAIRS, repair)
     if found.needs == "norms":
         return checks(NORM_CLAIMS, found)
+    if found.needs == "blocks":
+        return checks(BLOCK_CLAIMS, found)
     claims: list[Claim[Repair]] = [
         ("returns finite weights of the layer's own shape", _weights_fit),
         ("returns the same weights twice", _repeats),
