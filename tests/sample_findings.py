@@ -24,6 +24,7 @@ from prunekit.comparison.findings import (
     Sensed,
     Standing,
 )
+from prunekit.comparison.ranking import rankings
 
 AXES = ("mlp", "head")
 KINDS = {"mlp": 0.45, "attn.head": 0.6}
@@ -64,12 +65,14 @@ def sample(
         for ratio in ratios
     ]
     cells = len(columns) * len(criteria)
+    standings = tuple(_standing(column, criteria, noise) for column in columns)
     return Findings(
         answer="On all three models lamp and flap lose the least, and no test tells them apart; "
         "after the lstsq repair only random and magnitude are behind by more than a point.",
         origin=_origin(criteria, cells),
         dense=tuple(_dense(arch) for arch in archs),
-        standings=tuple(_standing(column, criteria, noise) for column in columns),
+        standings=standings,
+        rankings=rankings(standings),
         agreements=tuple(_agreements(archs, criteria, ratios, noise)),
         kept=tuple(_kept(arch, ratio, c, noise) for arch in archs for ratio in ratios
                    for c in criteria),
@@ -130,7 +133,8 @@ def _standing(column: Column, criteria: tuple[str, ...], noise: np.random.Genera
     rows = [_row(column, criterion, noise) for criterion in criteria]
     if len(criteria) > 3 and column.ratio == 0.7:
         rows[1] = replace(rows[1], got=0.62, missed=True)
-        rows[4] = Row(rows[4].criterion, "kind", (0,), False, problem="Out of memory at 'blocks.3'")
+        why = "Out of memory at 'blocks.3'"
+        rows[4] = Row(rows[4].criterion, "kind", (0,), False, problem=why, name=rows[4].name)
     ranked = sorted((r for r in rows if r.top1 and not r.missed), key=lambda r: -(r.top1 or 0))
     best = ranked[0].top1 or 0
     ranked = [
@@ -164,6 +168,7 @@ def _row(column: Column, criterion: str, noise: np.random.Generator) -> Row:
         speedup={"1": 1 + (faster - 1) / 3, "8": faster},
         latency_ms={"1": 0.6 * ms / (1 + (faster - 1) / 3), "8": ms / faster},
         top1=mean, low=mean - half, high=mean + half, lost=top1 - mean,
+        name=criterion,
         worst=mean - 0.4 * seeded, best=mean + 0.3 * seeded, deviation=0.35 if seeded else None,
     )  # fmt: skip
 

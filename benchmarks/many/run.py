@@ -36,10 +36,16 @@ OTHER_SCOPES = [
     for scope in ("axis", "kind", "model")
     if scope != CRITERIA.get(criterion).scope
 ]
+FORMS = [
+    *((f"dimap{form}", scope) for form in ("", ":plain=true") for scope in ("axis", "kind")),
+    ("lamp", "kind"),
+]
 SETTINGS: list[tuple[str, str | None, str]] = [
     *((criterion, None, "lstsq") for criterion in (*BEFORE, *KNOWING)),
     *((criterion, scope, "lstsq") for criterion, scope in OTHER_SCOPES),
     *((criterion, None, "none") for criterion in BEFORE),
+    *((criterion, scope, "none") for criterion, scope in FORMS),
+    ("dimap:plain=true", "kind", "lstsq"),
     *((criterion, None, "lstsq,reconstruct") for criterion in ("dimap", "influence", *KNOWING)),
 ]
 

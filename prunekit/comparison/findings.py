@@ -188,6 +188,47 @@ class Met:
 
 
 @dataclass(frozen=True)
+class RankedRow:
+    """One row of a ranking over models.
+
+    Attributes:
+        name: As in `Pair`.
+        mean: Its rank, averaged over the ratios of each model, and then over models; 1 is best.
+        low, high: 95 % bootstrap confidence interval of that, over models.
+        behind: Whether it is told apart from the best: by the tests of Friedman and Nemenyi at 5 %.
+    """
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    behind: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Who is ahead over models, in settings that differ in model and ratio only.
+
+    Attributes:
+        by, repair, finetune: As in `Cell`.
+        ratios: All of the settings.
+        models: All that were compared on.
+        p: Of Friedman's test: that all rows are as good.
+        critical: By how much mean ranks must differ for Nemenyi's test.
+        rows: Best first; those that have a rank in every setting.
+    """
+
+    by: str
+    repair: str
+    finetune: str
+    ratios: tuple[float, ...]
+    models: tuple[str, ...]
+    p: float
+    critical: float
+    rows: tuple[RankedRow, ...]
+
+
+@dataclass(frozen=True)
 class Cut:
     """What became of a model of which one axis was cut alone; see `prunekit.sensitivity`.
 
@@ -310,6 +351,7 @@ class Findings:
         scoring: What criteria cost.
         met: Of every run with a budget of latency, how near it came.
         sensed: Sensitivities that lie beside the comparison.
+        rankings: Who is ahead over models, where there are three or more.
     """
 
     answer: str
@@ -321,6 +363,7 @@ class Findings:
     scoring: tuple[Scoring, ...]
     met: tuple[Met, ...] = ()
     sensed: tuple[Sensed, ...] = ()
+    rankings: tuple[Ranking, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain data."""

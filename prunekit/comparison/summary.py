@@ -13,6 +13,7 @@ from .agreement import agreements, kept_fractions
 from .cell import Record
 from .findings import Column, Dense, Findings, Met, Origin, Scoring
 from .naming import names
+from .ranking import rankings
 from .standings import standings
 from .statistics import interval
 from .wording import answer
@@ -65,6 +66,7 @@ def summarise(
         kept_fractions(records),
         _scoring(records),
         _met(records),
+        rankings=rankings(found),
     )
 
 

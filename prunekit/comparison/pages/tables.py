@@ -20,6 +20,7 @@ from .words import (
     method,
     methods,
     names,
+    over,
     percent,
     seeds,
     series,
@@ -79,6 +80,7 @@ def markdown(findings: Findings) -> str:
         _safe(unfinished(findings)),
         *_dense(findings),
         *_glance(findings),
+        *_over_models(findings),
         *_rankings(findings),
         *_met(findings),
         *_sensed(findings),
@@ -131,6 +133,26 @@ def lost(row: Row | None) -> str:
     if row.missed:
         return f"({fixed(row.lost)})"
     return f"{fixed(row.lost)}{' *' if row.leads else ''}"
+
+
+def _over_models(findings: Findings) -> Iterator[str]:
+    if not findings.rankings:
+        return
+    yield "## Rank over models"
+    yield (
+        "Ranks in every setting, averaged over the ratios of each model and then over models; the "
+        "interval is over models. Behind: told apart from the best (Friedman and Nemenyi, 5 %)."
+    )
+    for ranking in findings.rankings:
+        yield f"### {_safe(over(ranking))}"
+        yield _table(
+            ("criterion", "mean rank", "95 % interval", "standing"),
+            [
+                (row.name, fixed(row.mean), f"{fixed(row.low)}–{fixed(row.high)}",
+                 "behind" if row.behind else "not told apart from the best")
+                for row in ranking.rows
+            ],
+        )  # fmt: skip
 
 
 def _rankings(findings: Findings) -> Iterator[str]:

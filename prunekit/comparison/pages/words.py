@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..cell import NONE
-from ..findings import Column, Findings, Row, Standing
+from ..findings import Column, Findings, Ranking, Row, Standing
 from ..grid import DEFAULT
 from ..naming import CONTROL
 
@@ -85,6 +85,17 @@ def heading(column: Column) -> str:
     return (
         f"{column.arch}, {percent(column.ratio)} of {column.by} removed "
         f"from {'+'.join(column.axes)}, {str(method(column)).lower()}"
+    )
+
+
+def over(ranking: Ranking) -> str:
+    """Say in a line what was ranked over models, and how sure it is that rows differ at all."""
+    way = Method((), ranking.by, ranking.repair, ranking.finetune)
+    ratios = ", ".join(percent(ratio) for ratio in ranking.ratios)
+    sure = f"p = {ranking.p:.2g}" if ranking.p >= 1e-4 else "p < 0.0001"
+    return (
+        f"{way}, {ratios} of {ranking.by}: {len(ranking.models)} models, {sure} (Friedman), "
+        f"critical difference {ranking.critical:.2f}"
     )
 
 
