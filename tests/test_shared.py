@@ -7,6 +7,7 @@ import torch
 from conftest import write_digits
 
 import prunekit.inputs.subject
+import prunekit.pruning.scoring
 import prunekit.pruning.slices
 from prunekit import prune
 from prunekit.shared import Shared
@@ -74,7 +75,7 @@ def test_what_runs_have_in_common_is_done_once(monkeypatch):
 
     counted("build", prunekit.inputs.subject)
     counted("trace", prunekit.pruning.slices)
-    counted("gather", prunekit.pruning.slices)
+    counted("gather", prunekit.pruning.scoring)
     shared = Shared()
     for criterion in ("taylor", "wanda", "flap", "magnitude"):
         for ratio in (0.3, 0.6):

@@ -27,7 +27,7 @@ from prunekit.comparison.ranking import rank
 from prunekit.pruning.cache import folder_for
 
 RESULTS = Path(__file__).parents[1] / "results"
-KNOWING = ("obs", "kfac", "kfac:loss=self")
+KNOWING = ("obs", "osscar", "kfac", "kfac:loss=self")
 BUDGETS = (("params", 0.6), ("params", 0.8), ("params", 0.9), ("macs", 0.7))
 Row = dict[str, Any]
 Group = Callable[[Row], bool]

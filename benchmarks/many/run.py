@@ -29,7 +29,7 @@ BEFORE = (
     "random", "magnitude", "lamp", "dimap", "dimap:plain=true", "fpgm", "taylor", "fisher",
     "wanda", "flap", "vbp", "influence",
 )  # fmt: skip
-KNOWING = ("obs", "kfac", "kfac:loss=self")
+KNOWING = ("obs", "osscar", "kfac", "kfac:loss=self")
 OTHER_SCOPES = [
     (criterion, scope)
     for criterion in ("magnitude", "dimap", "taylor", "fisher", "flap", "vbp", "influence")

@@ -24,6 +24,7 @@ CRITERIA: Registry[Criterion] = Registry(
         "flap": "prunekit.criteria.flap:flap",
         "vbp": "prunekit.criteria.vbp:vbp",
         "obs": "prunekit.criteria.obs:obs",
+        "osscar": "prunekit.criteria.osscar:osscar",
         "kfac": "prunekit.criteria.kfac:kfac",
         "influence": "prunekit.criteria.influence:influence",
     },

@@ -44,6 +44,8 @@ class Criterion(FunctionPlugin):
         weight_level: Whether it can also score single weights: axes of one `Matrix` each,
             from which it reads nothing by `index`.
         weight_scope: Where the scores of single weights are comparable, if not in `scope`.
+        refine: From an axis and the slices that a plan keeps of it, and the options as keywords,
+            to as many others that are better; None if the scores say all.
     """
 
     noun: ClassVar[str] = "criterion"
@@ -53,6 +55,7 @@ class Criterion(FunctionPlugin):
     scope: Scope = "axis"
     weight_level: bool = False
     weight_scope: Scope | None = None
+    refine: Callable[..., Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing."""
@@ -91,6 +94,36 @@ class Criterion(FunctionPlugin):
         """
         with reading_only(self.title, lambda: tensors_of(axes)):
             return self.unguarded(axes)
+
+    def refined(self, axis: Axis, kept: Sequence[int]) -> tuple[int, ...]:
+        """Return the slices to keep of an axis, where a plan keeps so many.
+
+        Raises:
+            CriterionError: `refine` failed, or it returned something else than as many slices, as
+                many of every group.
+            TamperedError: It wrote to what the axis holds.
+        """
+        assert self.refine is not None, "only such criteria refine plans"
+        with (
+            reading_only(self.title, lambda: tensors_of([axis])),
+            torch.no_grad(),
+            calling(self.title, self.name, CriterionError),
+        ):
+            found = self.refine(axis, torch.tensor(kept), **self.options)
+            chosen = tuple(sorted(torch.as_tensor(found).tolist()))
+        length = axis.size // axis.spec.groups
+        counts = [
+            sum(slice_ // length == group for slice_ in set(one))
+            for one in (kept, chosen)
+            for group in range(axis.spec.groups)
+        ]
+        same = counts[: axis.spec.groups] == counts[axis.spec.groups :]
+        if not same or len(chosen) != len(kept):
+            raise CriterionError(
+                f"{self.title} keeps {len(set(chosen))} slices of axis {axis.name!r} where the "
+                f"plan keeps {len(kept)}; expected as many, and as many of every group."
+            )
+        return chosen
 
     def unguarded(self, axes: Sequence[Axis]) -> list[Tensor]:
         """Score all axes, which the function could write to.
@@ -152,6 +185,7 @@ def criterion(
     scope: Scope = "axis",
     weight_level: bool = False,
     weight_scope: Scope | None = None,
+    refine: Callable[..., Tensor] | None = None,
     allowed: Mapping[str, Allowed] | None = None,
 ) -> Callable[[Callable[..., Sequence[Tensor]]], Criterion]:
     """Register a function as a criterion; the decorated name becomes the `Criterion`.
@@ -164,6 +198,8 @@ def criterion(
         scope: Where its scores are comparable; what `--scope` defaults to.
         weight_level: Whether it can score single weights too, for `--granularity weight`.
         weight_scope: Where those are comparable, if not in `scope`.
+        refine: What exchanges slices once a plan says how many stay: a function of an axis, the
+            slices that are kept, (count,), and the same options.
         allowed: Which values an option may have, for those that may not have all.
 
     Raises:
@@ -173,7 +209,7 @@ def criterion(
 
     def register(function: Callable[..., Sequence[Tensor]]) -> Criterion:
         made = Criterion(
-            name, function, needs, scope, weight_level, weight_scope, allowed=allowed or {}
+            name, function, needs, scope, weight_level, weight_scope, refine, allowed=allowed or {}
         )
         return CRITERIA.add(name, made)
 

@@ -13,7 +13,7 @@ from ..axis import Axis, Member
 from ..plugin import Allowed
 from .activity import product_variance
 from .elimination import Reader, eliminated
-from .energy import TINY
+from .energy import TINY, energies
 from .price import price_of
 
 TILT = 1e-9  # between slices that cost the same, so that they keep their order
@@ -46,6 +46,19 @@ def _costs(axis: Axis, weighing: Weighing, ridge: float) -> Tensor:
         return variance / variance.sum().clamp(min=TINY)
     found = eliminated(readers, ridge)
     return torch.empty_like(found.costs).scatter_(0, found.order, never_falling(found.costs))
+
+
+def relative_error(axes: Sequence[Axis]) -> Weighing:
+    """Return what an error of a weight costs: the squared error of the outputs, over their energy.
+
+    See `energies` for what that is the energy of.
+    """
+    energy = energies(axes)
+
+    def weighing(member: Member, weight: Tensor, _: slice) -> Tensor:
+        return weight.T @ weight / energy(member)
+
+    return weighing
 
 
 def readers_of(member: Member, weighing: Weighing) -> Iterator[Reader]:

@@ -94,8 +94,8 @@ class _Running:
     def __init__(self, reader: Reader, ridge: float):
         self.width = reader.index.shape[1]
         columns = reader.index.flatten().to(reader.gram.device)
-        self._gram = _part(reader.gram, columns).double()  # (size * k, size * k)
-        self._inverse = _inverse(_part(reader.covariance, columns).double(), ridge)
+        self._gram = part(reader.gram, columns).double()  # (size * k, size * k)
+        self._inverse = _inverse(part(reader.covariance, columns).double(), ridge)
         self._start()
 
     def _start(self) -> None:
@@ -145,26 +145,30 @@ class _Running:
         """Carry out what is outstanding, on the slices that are left."""
         columns = left.repeat_interleave(self.width).nonzero().flatten().to(self._gram.device)
         e, g, a = self._panels[:, columns, : self._used]
-        self._inverse = _part(self._inverse, columns).addmm_(e, g.T, alpha=-1)
-        self._gram = _part(self._gram, columns).addmm_(a, g.T, alpha=-1).addmm_(g, a.T, alpha=-1)
+        self._inverse = part(self._inverse, columns).addmm_(e, g.T, alpha=-1)
+        self._gram = part(self._gram, columns).addmm_(a, g.T, alpha=-1).addmm_(g, a.T, alpha=-1)
         self._start()
 
 
-def _part(matrix: Tensor, columns: Tensor) -> Tensor:
+def part(matrix: Tensor, columns: Tensor) -> Tensor:
     """Return the rows and columns of a symmetric matrix."""
     return matrix.index_select(0, columns).index_select(1, columns)
 
 
-def _inverse(covariance: Tensor, ridge: float) -> Tensor:
-    """Return the inverse of a covariance with a ridge; of zeros, the identity."""
+def damped(covariance: Tensor, ridge: float) -> Tensor:
+    """Return a covariance with a ridge, positive definite; of zeros, the identity."""
     spread = covariance.diagonal().mean()
     eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
     if spread <= 0:
         return eye
-    factor, failed = torch.linalg.cholesky_ex(covariance + ridge * spread * eye)
-    if not failed:
-        return torch.cholesky_inverse(factor)
+    raised = covariance + ridge * spread * eye
+    if not torch.linalg.cholesky_ex(raised).info:
+        return raised
     # Rounding made empty directions slightly negative, by more than the ridge makes up for.
     values, vectors = torch.linalg.eigh(covariance)
-    found: Tensor = vectors / (values.clamp(min=0) + ridge * spread) @ vectors.T
+    found: Tensor = vectors * (values.clamp(min=0) + ridge * spread) @ vectors.T
     return found
+
+
+def _inverse(covariance: Tensor, ridge: float) -> Tensor:
+    return torch.cholesky_inverse(torch.linalg.cholesky(damped(covariance, ridge)))

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..axis import Axis, Member
+from ..axis import Axis
 from .base import criterion
-from .compensation import RIDGE, marginal_costs
-from .energy import energies
+from .compensation import RIDGE, marginal_costs, relative_error
 
 
 @criterion("obs", needs="covariances", scope="model", allowed={"ridge": RIDGE})
@@ -34,9 +33,4 @@ def obs(axes: Sequence[Axis], *, ridge: float = 0.01) -> list[Tensor]:
         never fall along the order (their lower convex hull), so that they are marginal costs; they
         are relative to the stream, so that axes compete.
     """
-    energy = energies(axes)
-
-    def weighing(member: Member, weight: Tensor, _: slice) -> Tensor:
-        return weight.T @ weight / energy(member)
-
-    return marginal_costs(axes, weighing, ridge)
+    return marginal_costs(axes, relative_error(axes), ridge)

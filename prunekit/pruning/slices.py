@@ -17,19 +17,18 @@ from ..naming import some
 from ..planning.budget import Budget, Term
 from ..planning.chain import Sharing
 from ..planning.plan import NothingToRemove, Plan, make_plan
-from ..planning.prices import priced
 from ..planning.rounds import combine
 from ..request import SEARCH
 from ..result import Round, Search, Timing
 from ..shared import Shared
-from ..statistics import gather
 from ..tracing.graph import trace
 from .branches import check_compete, check_told_apart
 from .closing import closed
 from .costs import cost_of, further_budgets
-from .job import SCORING_BATCH, Job, Outcome
+from .job import Job, Outcome
 from .mending import mended
 from .scopes import repaired_otherwise, sharing_by_sensitivity
+from .scoring import refined, scored
 from .search import searched
 from .watch import Watch
 
@@ -159,6 +158,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
             plan, timing = _timed(job, axes, scores, costs, scope)
         else:
             plan = _planned(job, axes, scores, ratio, costs, before, scope)
+        plan = refined(here, axes, plan, costs[1])
         last = Cut(now, axes, plan)
         whole = _together(before.cut, last) if before else last
     small, done = carry_out(here, last if job.request.finetune else whole)
@@ -200,34 +200,6 @@ def _by_name(axes: Sequence[Axis], scores: Sequence[Tensor]) -> dict[str, Tensor
     return {axis.name: score for axis, score in zip(axes, scores, strict=True)}
 
 
-def scored(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Tensor]:
-    """Let the criterion score all axes; runs that ask the same share the answer."""
-    request, shared = job.request, job.shared
-    seen = (
-        job.subject.model,
-        job.subject.part,
-        job.chosen,
-        request.by,
-        job.data,
-        request.calibration,
-        request.seed,
-    )
-
-    def informed() -> list[Axis]:
-        """Give the criterion what it declared that it needs, and nothing else."""
-        known = priced(axes, request.by, terms)
-        if request.chosen.needs == "nothing":
-            return known
-        images = job.drawn(SCORING_BATCH)
-        return gather(request.chosen.needs, job.subject.model, known, images, request.chosen.loss)
-
-    def scores() -> list[Tensor]:
-        need = request.chosen.needs, request.chosen.loss
-        return request.chosen(shared.once("statistics", (seen, need), informed))
-
-    return shared.once("scores", (seen, request.chosen), scores)
-
-
 def carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
     """Cut, prove that removing equals masking, and repair."""
     subject, axes, plan = cut.subject, cut.axes, cut.plan
@@ -259,7 +231,9 @@ def _scope(
             axes,
             scores,
             lambda shares: _planned(job, axes, scores, request.fraction, costs, None, shares),
-            lambda plan: carry_out(quiet, Cut(job.subject, list(axes), plan))[0],
+            lambda plan: carry_out(
+                quiet, Cut(job.subject, list(axes), refined(job, axes, plan, costs[1]))
+            )[0],
         )
 
 

@@ -24,8 +24,9 @@ from ..planning.left import saved
 from ..planning.plan import NothingToRemove, OutOfReach, Plan, make_plan
 from ..pruning.costs import cost_of
 from ..pruning.job import Job, prepare, proved
+from ..pruning.scoring import refined, scored
 from ..pruning.sides import setting
-from ..pruning.slices import Cut, carry_out, scored, traced
+from ..pruning.slices import Cut, carry_out, traced
 from ..pruning.watch import Watch
 from ..request import Options, Request
 from ..reuse import reopened
@@ -216,7 +217,8 @@ def _effect(
     job: Job, axes: Sequence[Axis], name: str, ratio: float, plan: Plan, dense: _Outputs
 ) -> Effect:
     """Cut, prove, repair and measure."""
-    small, _ = carry_out(job, Cut(job.subject, list(axes), plan))
+    exchanged = refined(job, axes, plan, ())
+    small, _ = carry_out(job, Cut(job.subject, list(axes), exchanged))
     after = _outputs(job, small)
     first = next(axis for axis in axes if name in (axis.spec.match, axis.name))
     return Effect(
