@@ -355,8 +355,18 @@ def test_random_weights_come_with_a_warning_nobody_can_miss(capsys, monkeypatch,
     )
 
 
-def test_ctrl_c_ends_quietly_with_130(tmp_path):
-    command = [sys.executable, "-m", "prunekit", "run", "--arch", "swin_micro"]
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], "nothing was saved."),
+        (
+            ["--scope", "search", "--repair", "lstsq"],
+            "no model was saved. Plans that were tried are kept: repeat the command to go on.",
+        ),
+    ],
+)
+def test_ctrl_c_ends_quietly_with_130(tmp_path, more, said):
+    command = [sys.executable, "-m", "prunekit", "run", "--arch", "swin_micro", *more]
     with subprocess.Popen(
         [*command, "--out", str(tmp_path / "out")],
         stderr=subprocess.PIPE,
@@ -368,6 +378,6 @@ def test_ctrl_c_ends_quietly_with_130(tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.decode() == "prunekit: interrupted; nothing was saved.\n"
+    assert err.decode() == f"prunekit: interrupted; {said}\n"
     assert out == b""
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..errors import PruneError, TrainingError
 from .common import (
+    INTERRUPTED,
     add_data,
     add_examples,
     add_output,
@@ -24,7 +25,10 @@ from .common import (
 if TYPE_CHECKING:
     from ..recovery.recipes import Recipe
 
-
+SEARCH_INTERRUPTED = (
+    "prunekit: interrupted; no model was saved. Plans that were tried are kept: repeat the "
+    "command to go on."
+)
 EXAMPLES = """
 prunekit run --arch swin_micro --criterion dimap --ratio 0.5
 prunekit run --arch vit_b --weights vit_b.pth --data imagenet --repair lstsq --out vit_b-half
@@ -154,7 +158,8 @@ def pixels(text: str) -> tuple[int, int]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with progress("load torch", quiet=options.quiet) as on_step:
+    said = SEARCH_INTERRUPTED if options.scope == "search" else INTERRUPTED
+    with progress("load torch", quiet=options.quiet, interrupted=said) as on_step:
         from ..artifact import check_writable
         from ..engine import prune
         from ..request import Options
