@@ -274,10 +274,20 @@ def _proof(report: Report) -> tuple[str, str]:
 
 
 def _repair(recipe: Mapping[str, Any]) -> str:
+    """Name the repairs as they are written on the command line."""
     if recipe["repair"] == "none":
         return ""
-    options = ",".join(f"{key}={value}" for key, value in recipe["repair_options"].items())
-    return f"repair {recipe['repair']}{':' if options else ''}{options}, "
+    names, options = recipe["repair"].split("+"), recipe["repair_options"]
+    said = []
+    for name in names:
+        inside = f"{name}." if len(names) > 1 else ""  # options of several say whose they are
+        own = [
+            f"{key.removeprefix(inside)}={value}"
+            for key, value in options.items()
+            if key.startswith(inside)
+        ]
+        said.append(f"{name}{':' if own else ''}{','.join(own)}")
+    return f"repair {'+'.join(said)}, "
 
 
 def _steps(report: Report) -> str:
@@ -291,9 +301,15 @@ def _gain(report: Report) -> str:
     rounds = report["rounds"]
     gains = [gain for one in rounds for gain in one["repaired"].values()]
     shifts = [shift for one in rounds for shift in one.get("recalibrated", {}).values()]
-    blocks = [gain for one in rounds for gain in one.get("rebuilt", {}).values()]
+    rebuilt = [pair for one in rounds for pair in one.get("rebuilt", {}).items()]
+    blocks = [gain for name, gain in rebuilt if name]
+    whole = [gain for name, gain in rebuilt if not name]
     said = []
-    for found, what in ((gains, "refits"), (blocks, "blocks on unseen images")):
+    for found, what in (
+        (gains, "refits"),
+        (blocks, "blocks on unseen images"),
+        (whole, "reconstruction of the whole model on unseen images"),
+    ):
         if found:
             sides = ("before", "after")
             before, after = (statistics.mean(g[side] for g in found) for side in sides)

@@ -16,6 +16,7 @@ from prunekit import prune
 from prunekit.adapters.answers import blocks_of
 from prunekit.axis import Axis, AxisSpec, Member
 from prunekit.criteria import CRITERIA, elimination
+from prunekit.criteria.base import Criterion
 from prunekit.criteria.compensation import never_falling
 from prunekit.criteria.elimination import Reader, eliminated
 from prunekit.criteria.price import price_of
@@ -295,6 +296,21 @@ def test_drawn_answers_follow_the_distribution():
     logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(20_000, 3)
     shares = drawn_answer(logits).bincount() / len(logits)
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), rtol=0, atol=0.015)
+
+
+def test_images_that_are_no_numbers_are_told_in_a_sentence():
+    model, images, axes = traced("vit")
+    with pytest.raises(CriterionError, match="NaN or infinite; check the weights and the calib"):
+        CRITERIA.get("obs")(gather("covariances", model, axes, [images * float("nan")]))
+
+
+def test_a_loss_of_one_s_own_criterion_is_one_of_the_two():
+    def mine(axes, *, loss="labels"):
+        return [torch.ones(axis.size) for axis in axes]
+
+    mine = Criterion("mine", mine, needs="gradients").configure(loss="foo")
+    with pytest.raises(CriterionError, match="No loss is called 'foo'"):
+        prune("vit_micro", mine, 0.3)
 
 
 def test_other_losses_are_refused():

@@ -125,19 +125,29 @@ def test_a_criterion_of_one_s_own_exchanges_slices():
     assert all(kept == tuple(range(len(kept))) for kept in result.plan.kept.values())
 
 
+REFUSED = [
+    ("fewer", lambda axis, kept: kept[1:], "expected as many"),
+    ("twice", lambda axis, kept: kept * 0, "expected as many"),
+    ("outside", lambda axis, kept: kept + axis.size, "slices, from 0"),
+    ("below", lambda axis, kept: kept - axis.size, "slices, from 0"),
+    ("floats", lambda axis, kept: kept + 0.5, "whole numbers"),
+    ("nothing", lambda axis, kept: None, "returned None"),
+    ("raises", lambda axis, kept: kept[axis], "The refine of Criterion 'refining'.* failed"),
+]
+
+
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda axis, kept: kept[1:],
-        lambda axis, kept: kept * 0,
-        lambda axis, kept: kept + axis.size,
-    ],
-    ids=["fewer", "twice", "outside"],
+    ("change", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
 )
-def test_what_keeps_other_counts_is_refused(change):
+def test_what_is_no_choice_of_as_many_slices_is_refused(change, message):
     model, images = toy("vit")
-    with pytest.raises(CriterionError, match="expected as many"):
+    with pytest.raises(CriterionError, match=message):
         prune(model, refining(change), 0.3, axes=("mlp",), example_input=images)
+
+
+def test_a_refine_that_cannot_be_called_is_refused_at_once():
+    with pytest.raises(CriterionError, match="expected a function of an axis"):
+        refining("x")
 
 
 def test_groups_keep_as_many():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from conftest import toy
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -100,7 +101,7 @@ def test_batches_are_read_from_the_first_image_on(kind):
 def test_images_need_labels_only_where_something_looks_at_them():
     for data in (Unlabelled(), list(IMAGES.split(8)), [(IMAGES,)]):
         assert run(data, "wanda").parity.holds
-        with pytest.raises(DataError, match="has no labels, which are looked at"):
+        with pytest.raises(DataError, match="has no labels, and labels are needed"):
             run(data, "taylor")
 
 
@@ -222,7 +223,7 @@ def test_labels_that_are_none_are_refused_in_one_sentence(kind):
 def test_labels_of_any_whole_type_are_labels():
     wanted = scores([(IMAGES, LABELS)], "taylor", calibration=40)
     assert torch.equal(scores([(IMAGES, LABELS.int())], "taylor", calibration=40), wanted)
-    with pytest.raises(DataError, match="has no labels, which are looked at"):
+    with pytest.raises(DataError, match="has no labels, and labels are needed"):
         run([(IMAGES, None)], "taylor")
 
 
@@ -300,3 +301,13 @@ def test_a_list_of_samples_is_no_list_of_batches(label):
     with pytest.raises(DataError, match=r"single images with their labels .* pass a DataLoader"):
         run(samples)
     run(DataLoader(samples, batch_size=8))  # the advice works
+
+
+def test_a_search_tells_one_s_own_images_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRUNEKIT_CACHE", str(tmp_path))
+    model, images = toy("vit")
+    batches = [images.roll(shift, -1) for shift in range(6)]
+    options = {"scope": "search", "trials": 4, "example_input": images}
+    for data in (batches, [one + 1 for one in batches], batches):
+        prune(model, "magnitude", 0.3, data=data, **options)
+    assert len(list((tmp_path / "search").iterdir())) == 2

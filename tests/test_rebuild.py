@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 from itertools import pairwise
 
 import pytest
 import torch
 from conftest import toy
+from rich.console import Console
 from torch import nn
 
 from prunekit import load, prune
@@ -17,6 +19,7 @@ from prunekit.recovery.rebuild import rebuild_
 from prunekit.repairs import REPAIRS
 from prunekit.repairs.base import Repair
 from prunekit.repairs.chain import chained
+from prunekit.report import render
 from prunekit.statistics.walk import Walk
 from prunekit.testing.block_repairs import example_block
 
@@ -161,6 +164,16 @@ def test_zeros_stay_through_a_reconstruction(tmp_path):
         assert torch.equal(again(images), result.model(images))
 
 
+def test_a_block_whose_training_diverged_stays():
+    dense, small = chain(4, 6, 4), chain(4, 6, 4)
+    with torch.no_grad():
+        small[0].weight.mul_(1.1)
+    before = copy.deepcopy(small.state_dict())
+    wild = configured(REPAIRS, "reconstruct:rate=1e30")
+    rebuild_(small, dense, wild, ["0", "1"], [torch.randn(8, 4) for _ in range(5)])
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+
+
 def test_half_precision_blocks_are_trained_in_float32():
     model, images = toy("vit")
     model, images = model.bfloat16(), images.bfloat16()
@@ -187,7 +200,10 @@ WRONG = [
     (lambda block: None, "expected its parameters, by name"),
     (lambda block: {"nothing": torch.zeros(1)}, "expected parameters that it has"),
     (lambda block: {"0.weight": torch.zeros(1)}, r"expected \(4, 5\)"),
-    (lambda block: {"0.weight": block.module[0].weight * float("nan")}, "NaN or infinite"),
+    (
+        lambda block: {"0.weight": block.module[0].weight * float("nan")},
+        "made '0.weight' of block 'mlp' NaN or infinite; correct",
+    ),
     (lambda block: {"0.weight": torch.ones(4, 5)}, "holds at zero"),
 ]
 
@@ -197,6 +213,25 @@ def test_what_is_no_block_is_refused(function, message):
     repair = Repair("wrong", function, needs="blocks", masks=True)
     with pytest.raises(RepairError, match=message):
         repair.rebuild(example_block(masked=True))
+
+
+def test_a_report_names_repairs_as_they_are_written_and_the_whole_model_apart():
+    model, images = toy("vit")
+    spec = "lstsq:ridge=0.01+reconstruct:epochs=2,rate=0.01"
+    result = prune(
+        model, "magnitude", 0.4, repair=spec, data=batches_of(images), example_input=images
+    )
+    said = " ".join(" ".join(line.split()) for line in report_text(result.report()))
+    assert f"repair {spec}, " in said
+    blocks = len(result.rounds[-1].rebuilt) - 1
+    assert f"mean error of {blocks} blocks on unseen images" in said
+    assert "mean error of 1 reconstruction of the whole model on unseen images" in said
+
+
+def report_text(report) -> list[str]:
+    console = Console(width=1000, file=io.StringIO())
+    console.print(render(report))
+    return console.file.getvalue().splitlines()
 
 
 def test_the_order_of_a_chain_is_that_in_which_nothing_is_undone():

@@ -66,6 +66,11 @@ class Criterion(FunctionPlugin):
         for what, word, known in words:
             if word not in known:
                 raise CriterionError(f"{self.title}: {unknown(what, str(word), known)}")
+        if self.refine is not None and not callable(self.refine):
+            raise CriterionError(
+                f"{self.title} has the refine {shown(self.refine)}; expected a function of an axis "
+                "and the slices that are kept."
+            )
 
     @property
     def loss(self) -> Loss:
@@ -73,6 +78,8 @@ class Criterion(FunctionPlugin):
         if self.needs not in OF_LOSS:
             return "labels"
         found: Loss = {**self.defaults, **self.options}.get("loss", "labels")
+        if found not in LOSSES:
+            raise CriterionError(f"{self.title}: {unknown('loss', str(found), LOSSES)}")
         return found
 
     @property
@@ -107,10 +114,17 @@ class Criterion(FunctionPlugin):
         with (
             reading_only(self.title, lambda: tensors_of([axis])),
             torch.no_grad(),
-            calling(self.title, self.name, CriterionError),
+            calling(f"The refine of {self.title}", self.name, CriterionError),
         ):
             found = self.refine(axis, torch.tensor(kept), **self.options)
-            chosen = tuple(sorted(torch.as_tensor(found).tolist()))
+        whole = isinstance(found, Tensor) and not found.is_floating_point() and found.dim() == 1
+        if not whole or bool(((found < 0) | (found >= axis.size)).any()):
+            raise CriterionError(
+                f"The refine of {self.title} returned {_described(found)} for axis {axis.name!r}; "
+                f"expected a tensor of whole numbers, those of {len(kept)} of its {axis.size} "
+                "slices, from 0."
+            )
+        chosen = tuple(sorted(found.tolist()))
         length = axis.size // axis.spec.groups
         counts = [
             sum(slice_ // length == group for slice_ in set(one))
@@ -120,8 +134,9 @@ class Criterion(FunctionPlugin):
         same = counts[: axis.spec.groups] == counts[axis.spec.groups :]
         if not same or len(chosen) != len(kept):
             raise CriterionError(
-                f"{self.title} keeps {len(set(chosen))} slices of axis {axis.name!r} where the "
-                f"plan keeps {len(kept)}; expected as many, and as many of every group."
+                f"The refine of {self.title} keeps {len(set(chosen))} slices of axis "
+                f"{axis.name!r} where the plan keeps {len(kept)}; expected as many, and as many of "
+                "every group."
             )
         return chosen
 

@@ -44,6 +44,8 @@ def _costs(axis: Axis, weighing: Weighing, ridge: float) -> Tensor:
     if not readers:
         variance = product_variance(axis)
         return variance / variance.sum().clamp(min=TINY)
+    if not all(bool(one.covariance.isfinite().all()) for one in readers):
+        return torch.full((axis.size,), torch.nan)  # which is refused, in a sentence
     found = eliminated(readers, ridge)
     return torch.empty_like(found.costs).scatter_(0, found.order, never_falling(found.costs))
 

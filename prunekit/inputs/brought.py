@@ -37,7 +37,10 @@ def open_given(
     test = None if second is None else opened(second, limit=None)
     names = [name_of(one) for one in (first, second) if one is not None]
     if seen is not None and labels and not has_labels(seen):
-        raise DataError(f"{names[0]} has no labels, which are looked at; pass (images, labels).")
+        raise DataError(
+            f"{names[0]} has no labels, and labels are needed; pass (images, "
+            "labels), or choose a criterion that needs none, such as obs or kfac:loss=self."
+        )
     problem = None
     if test is not None and not has_labels(test):
         problem = f"{names[-1]} has no labels to evaluate with."

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..errors import DataError
@@ -26,6 +27,7 @@ from .given import Batched, Collated
 
 SPLITS = {"calibration": ("train",), "test": ("test", "val", "validation")}
 
+SOME = 64  # of the images that a caller brought, which tell them from others
 Images = Dataset[tuple[Tensor, Tensor]]
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -138,7 +140,7 @@ def fingerprint(data: Data) -> str:
     """Return a digest that changes when the images or their labels do.
 
     Images in memory count bit by bit; those in files by name, size and label, since reading a
-    large data set through would take too long.
+    large data set through would take too long. Of images that the caller brought, some do.
     """
     digest = hashlib.sha256()
     split: Any
@@ -148,12 +150,17 @@ def fingerprint(data: Data) -> str:
             digest.update(repr((tuple(split.images.shape), split.spec)).encode())
             digest.update(split.images.numpy().tobytes())
             digest.update(split.labels.numpy().tobytes())
-        elif split is not None:
+        elif isinstance(split, FolderImages):
             for path, label in split.samples:
                 file = Path(path)
                 digest.update(repr((file.parent.name, file.name, file.stat().st_size)).encode())
                 digest.update(str(label).encode())
             digest.update(repr(split.transform).encode())
+        elif split is not None:
+            for batch in batches(split, SOME, limit=SOME):
+                for part in tree_leaves(batch):
+                    told = part.cpu().numpy().tobytes() if isinstance(part, Tensor) else repr(part)
+                    digest.update(told if isinstance(told, bytes) else told.encode())
     return digest.hexdigest()
 
 

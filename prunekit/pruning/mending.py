@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..adapters.answers import blocks_of
 from ..axis import Axis
+from ..inputs.subject import Subject
 from ..planning.plan import Plan
 from ..recovery.mend import mend_
 from ..result import Round
@@ -18,6 +19,7 @@ from .job import REPAIR_BATCH, Job
 
 def mended(
     job: Job,
+    subject: Subject,
     small: nn.Module,
     done: Round,
     axes: Sequence[Axis],
@@ -27,7 +29,8 @@ def mended(
     """Repair a model, and return the round with what that did.
 
     Args:
-        job: Says which repairs, of which original model, on which images.
+        job: Says which repairs, on which images.
+        subject: What was cut, or masked.
         small: What pruning left; it is written to.
         done: What is known of the round.
         axes: What may have shrunk.
@@ -41,7 +44,6 @@ def mended(
     if all(repair.needs == "nothing" for repair in chain):
         return done
     with job.watch("repair"):
-        subject = job.subject
         blocks = blocks_of(subject.adapter, subject.model) or chain_of(
             subject.model, subject.example
         )

@@ -209,7 +209,7 @@ def carry_out(job: Job, cut: Cut) -> tuple[nn.Module, Round]:
         small = shrunk(subject.model, axes, plan, subject.adapter).eval()
     with job.watch("verify"):
         done = Round(plan.asked, verify(reference, small))
-    return small, mended(job, small, done, axes, plan)
+    return small, mended(job, subject, small, done, axes, plan)
 
 
 def _scope(

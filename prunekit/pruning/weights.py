@@ -47,7 +47,8 @@ def prune_weights(job: Job) -> Outcome:
         found = _counted(small, masks, subject, before)
     asked = found.removed(request.by) if request.level.pattern else request.fraction
     done = Round(asked, None, masking=proof)
-    done = mended(job, small, done, [], Plan({}, {}, request.by, asked, asked), masks.kept)
+    whole = Plan({}, {}, request.by, asked, asked)  # no slice left
+    done = mended(job, subject, small, done, [], whole, masks.kept)
     if request.finetune is not None:
         with watch("train"):
             done = replace(done, trained=job.train_(small, masks.kept))

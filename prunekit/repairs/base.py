@@ -187,7 +187,11 @@ class Repair(FunctionPlugin):
                     f"{self.title} returned {_shape(values)} for {name!r} of block {block.name!r}; "
                     f"expected {tuple(own[name][0]) if name in own else 'parameters that it has'}."
                 )
-            self.check_finite(name, own[name][1], values)
+            if not bool(values.to(own[name][1]).isfinite().all()):
+                raise RepairError(
+                    f"{self.title} made {name!r} of block {block.name!r} NaN or infinite; correct "
+                    "it, or choose another."
+                )
             if name in block.masks and bool(values[~block.masks[name]].any()):
                 raise RepairError(
                     f"{self.title} gave values to weights {name!r} of block {block.name!r} that "

@@ -66,7 +66,9 @@ def reconstruct(block: Block, *, epochs: int = 8, rate: float = 0.02) -> Mapping
             optimizer.step()
             schedule.step()
             _hold_(trained, block.masks)
-    return {name: parameter.detach() for name, parameter in trained.items()}
+    made = {name: parameter.detach() for name, parameter in trained.items()}
+    finite = all(bool(values.isfinite().all()) for values in made.values())
+    return made if finite else {}  # where steps were too long, it stays as it was
 
 
 @torch.no_grad()
