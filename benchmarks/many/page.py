@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from prunekit.pruning.cache import folder_for
 RESULTS = Path(__file__).parents[1] / "results"
 KNOWING = ("obs", "osscar", "kfac", "kfac:loss=self")
 BUDGETS = (("params", 0.6), ("params", 0.8), ("params", 0.9), ("macs", 0.7))
+NEARLY = 0.9  # of the cells that the most common setting was run on
 Row = dict[str, Any]
 Group = Callable[[Row], bool]
 GROUPS: dict[str, Group] = {
@@ -106,14 +108,15 @@ def chosen(rows: Sequence[Row]) -> Iterable[str]:
     yield "## Chosen on the other families"
     yield (
         "Points of test top-1 lost, mean over the models where the budget is in reach, by the "
-        "best single setting of a group. *before*: all criteria, scopes and repairs that there "
-        "were; *new*: `obs` and `kfac`, with `lstsq` or `lstsq,reconstruct`. In brackets the 95 % "
-        "bootstrap interval over models."
+        "best single setting of a group. *before*: criteria that do not know the repair, in any "
+        "scope, with `lstsq` or without a repair; *new*: those that do, with `lstsq` or "
+        "`lstsq,reconstruct`. Settings that were not yet run on all models take no part; the "
+        "number says how many were. In brackets the 95 % bootstrap interval over models."
     )
     picks = {name: picked([r for r in rows if of(r)]) for name, of in GROUPS.items()}
     lines = []
     for name, pick in picks.items():
-        line = [name]
+        line = [f"{name} ({len(complete([r for r in rows if GROUPS[name](r)])[0])} settings)"]
         for budget in BUDGETS:
             lost = [v for model, v in losses(rows, pick, budget).items()]
             line.append(spread(lost))
@@ -135,7 +138,8 @@ def chosen(rows: Sequence[Row]) -> Iterable[str]:
 
 def picked(rows: Sequence[Row]) -> dict[str, str]:
     """Return for every family the setting with the best mean rank on all others."""
-    return {out: best([r for r in rows if family(r["model"]) != out]) for out in SHAPES}
+    chosen = {out: [r for r in rows if family(r["model"]) != out] for out in SHAPES}
+    return {out: best(some) if some else "–" for out, some in chosen.items()}
 
 
 def best(rows: Sequence[Row]) -> str:
@@ -146,14 +150,17 @@ def best(rows: Sequence[Row]) -> str:
 
 
 def complete(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, Row]]]:
-    """Return the settings that were run on every model and budget, and these, each with all."""
+    """Return settings that were run nearly everywhere, and the cells, each with all of them.
+
+    A setting that has been run on a part of the models so far takes no part.
+    """
     cells: dict[tuple, dict[str, Row]] = {}
     for row in rows:
         cells.setdefault((row["model"], row["by"], row["ratio"]), {})[row["setting"]] = row
-    most = max((len(found) for found in cells.values()), default=0)
-    whole = [found for found in cells.values() if len(found) >= most / 2]
-    names = [n for n in dict.fromkeys(r["setting"] for r in rows) if all(n in c for c in whole)]
-    return names, whole
+    counts = Counter(name for found in cells.values() for name in found)
+    most = max(counts.values(), default=0)
+    names = [name for name, count in counts.items() if count >= NEARLY * most]
+    return names, [found for found in cells.values() if all(name in found for name in names)]
 
 
 def losses(
