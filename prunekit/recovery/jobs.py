@@ -152,12 +152,11 @@ def jobs_of(
         if not cut and not repair.follows:
             continue
         run = layer.weight[0, 0].numel()  # columns of every channel in the flattened weight
-        norm = norms.get(name)
         yield Job(
             name,
             layer,
             small.get_submodule(name),
-            None if norm is None else (dense.get_submodule(norm), small.get_submodule(norm)),
+            _in_both(dense, small, norms.get(name)),
             outputs,
             (channels.unsqueeze(1) * run + torch.arange(run)).flatten(),
             misses or repair.follows,
@@ -187,12 +186,11 @@ def masked_jobs(
         mask = kept.get(f"{name}.weight")
         if not isinstance(layer, MATRICES) or (mask is None and not repair.follows):
             continue
-        norm = norms.get(name)
         yield Job(
             name,
             layer,
             small.get_submodule(name),
-            None if norm is None else (dense.get_submodule(norm), small.get_submodule(norm)),
+            _in_both(dense, small, norms.get(name)),
             torch.arange(len(layer.weight)),
             torch.arange(layer.weight[0].numel()),
             refits=True,
@@ -201,3 +199,8 @@ def masked_jobs(
             axes=(),
             mask=None if mask is None else mask.flatten(1).to(layer.weight.device),
         )
+
+
+def _in_both(dense: nn.Module, small: nn.Module, name: str | None) -> tuple[Any, Any] | None:
+    """Return a module of either model; None if there is none."""
+    return None if name is None else (dense.get_submodule(name), small.get_submodule(name))
