@@ -54,6 +54,13 @@ def test_a_model_counts_once_however_many_ratios_it_was_pruned_at():
     )
 
 
+def test_all_ratios_of_a_model_count():
+    same = [[0.0, 1.0, 2.0]]
+    found = ranked({"a": [[0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [0.0, 2.0, 1.0]], "b": same, "c": same})
+    means = {row.name: row.mean for row in found.rows}
+    assert means == pytest.approx({"best": 11 / 9, "middle": 19 / 9, "worst": 8 / 3})
+
+
 def test_a_comparison_is_ranked_over_its_models_way_by_way():
     findings = sample()
     found = rankings(findings.standings)
