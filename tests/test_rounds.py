@@ -19,6 +19,8 @@ from conftest import (
     traced,
     write_digits,
 )
+from test_heads import Plain
+from torch import nn
 
 from prunekit import Criterion, load, prune
 from prunekit.adapters.finding import adapter_for
@@ -163,6 +165,24 @@ def test_floors_refer_to_the_original_sizes():
         assert len(kept["blocks.0.mlp"]) == sizes["blocks.0.mlp"] / 2
         assert len(kept["blocks.1.mlp"]) < sizes["blocks.1.mlp"]
         assert result.got == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_kind_that_has_no_axis_left_does_not_end_the_rounds():
+    """Where one head is left, `auto` sees no axis of heads any more."""
+
+    def heads_first(axes):
+        return [torch.arange(axis.size) + 1000.0 * (axis.kind != "head") for axis in axes]
+
+    criterion = Criterion("heads_first", heads_first, scope="model")
+    example = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    options = {"axes": ["head", "mlp"], "multiple": 1, "example_input": example}
+    mlp = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 16))
+    model = nn.Sequential(Plain(heads=2, width=16), mlp, nn.Linear(16, 3)).eval()
+    result = prune(model, criterion, 0.6, steps=3, schedule="linear", **options)
+    kept = {result.kinds[name]: len(slices) for name, slices in result.plan.kept.items()}
+    assert kept["head"] == 1
+    assert kept["mlp"] < 16
+    assert len(result.rounds) == 3
 
 
 def test_rounds_that_have_nothing_to_remove_are_merged():

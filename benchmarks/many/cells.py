@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,8 @@ CALIBRATION, JUDGED = 512, 2048  # training images: for criteria and repairs, an
 FLOOR, MULTIPLE = 0.02, 1  # small models have few channels to begin with
 BATCH = 500
 
+Setting = tuple[str, str | None, str, int]  # criterion, scope, repair, rounds
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -33,25 +35,32 @@ class Cell:
     criterion: str
     scope: str | None
     repair: str
+    steps: int = 1
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Cell:
+        """Return the cell that a row is of."""
+        return cls(**{field.name: row[field.name] for field in fields(cls) if field.name in row})
 
     @property
     def setting(self) -> str:
-        """What is compared: criterion, scope and repair."""
+        """What is compared: criterion, scope, rounds and repair."""
         scope = "" if self.scope is None else f", scope {self.scope}"
+        rounds = "" if self.steps == 1 else f" in {self.steps} rounds"
         repair = "" if self.repair == "none" else f" + {self.repair}"
-        return f"{self.criterion}{scope}{repair}"
+        return f"{self.criterion}{scope}{rounds}{repair}"
 
 
 def cells(
     models: list[str],
     budgets: list[tuple[str, float]],
-    settings: list[tuple[str, str | None, str]],
+    settings: Sequence[Setting],
 ) -> Iterator[Cell]:
     """Yield all cells, those of a model together."""
     for model in models:
         for by, ratio in budgets:
-            for criterion, scope, repair in settings:
-                yield Cell(model, by, ratio, criterion, scope, repair)
+            for setting in settings:
+                yield Cell(model, by, ratio, *setting)
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ def tried(cell: Cell) -> dict[str, Any]:
             by=cell.by,
             scope=cell.scope,
             repair=cell.repair,
+            steps=cell.steps,
             data=(on.calibration, on.judged),
             calibration=CALIBRATION,
             floor=FLOOR,

@@ -51,7 +51,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.rows.read_text().splitlines()]
     refused = [row for row in rows if "problem" in row]
-    rows = [row | {"setting": setting(row)} for row in rows if "problem" not in row]
+    rows = [row | {"setting": Cell.of(row).setting} for row in rows if "problem" not in row]
     parts = [
         INTRODUCTION,
         versions(),
@@ -79,11 +79,6 @@ def versions() -> str:
         "- seed: 0; device: cpu, one thread; floor 0.02, multiple 1",
         f"- versions: torch {torch.__version__}, timm {timm.__version__}",
     ])  # fmt: skip
-
-
-def setting(row: Row) -> str:
-    words = ("model", "by", "ratio", "criterion", "scope", "repair")
-    return Cell(**{word: row[word] for word in words}).setting
 
 
 def family(model: str) -> str:

@@ -3,9 +3,9 @@
     python benchmarks/many/run.py [--settings REGEX] [--models REGEX] [--out FILE]
 
 The models are those of train.py. Budgets: 60, 80 and 90 % of the parameters, and 70 % of the MACs,
-where they are in reach. A setting is a criterion, a scope and a repair. Criteria and repairs see
-512 training images; 2,048 others are what is chosen by, and test images what is reported (page.py).
-Rows that are in FILE already are not made again.
+where they are in reach. A setting is a criterion, a scope, a repair and a number of rounds.
+Criteria and repairs see 512 training images; 2,048 others are what is chosen by, and test images
+what is reported (page.py). Rows that are in FILE already are not made again.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from cells import cells, tried
+from cells import Cell, Setting, cells, tried
 from train import NAMES
 
 from prunekit.criteria import CRITERIA
@@ -30,6 +29,7 @@ BEFORE = (
     "wanda", "flap", "vbp", "influence",
 )  # fmt: skip
 KNOWING = ("obs", "osscar", "kfac", "kfac:loss=self")
+ROUNDED, ROUNDS = ("dimap", "flap", "obs", "kfac", "kfac:loss=self"), 3  # without training between
 OTHER_SCOPES = [
     (criterion, scope)
     for criterion in ("magnitude", "dimap", "taylor", "fisher", "flap", "vbp", "influence")
@@ -40,13 +40,14 @@ FORMS = [
     *((f"dimap{form}", scope) for form in ("", ":plain=true") for scope in ("axis", "kind")),
     ("lamp", "kind"),
 ]
-SETTINGS: list[tuple[str, str | None, str]] = [
-    *((criterion, None, "lstsq") for criterion in (*BEFORE, *KNOWING)),
-    *((criterion, scope, "lstsq") for criterion, scope in OTHER_SCOPES),
-    *((criterion, None, "none") for criterion in BEFORE),
-    *((criterion, scope, "none") for criterion, scope in FORMS),
-    ("dimap:plain=true", "kind", "lstsq"),
-    *((criterion, None, "lstsq,reconstruct") for criterion in ("dimap", "influence", *KNOWING)),
+SETTINGS: list[Setting] = [
+    *((criterion, None, "lstsq", ROUNDS) for criterion in ROUNDED),
+    *((criterion, None, "lstsq", 1) for criterion in (*BEFORE, *KNOWING)),
+    *((criterion, scope, "lstsq", 1) for criterion, scope in OTHER_SCOPES),
+    *((criterion, None, "none", 1) for criterion in BEFORE),
+    *((criterion, scope, "none", 1) for criterion, scope in FORMS),
+    ("dimap:plain=true", "kind", "lstsq", 1),
+    *((criterion, None, "lstsq,reconstruct", 1) for criterion in ("dimap", "influence", *KNOWING)),
 ]
 
 
@@ -60,12 +61,12 @@ def main() -> None:
     there = [name for name in NAMES if (folder_for("many") / f"{name}.json").exists()]
     models = [name for name in there if re.search(args.models, name)]
     rows = [json.loads(line) for line in args.out.open()] if args.out.exists() else []
-    done = {json.dumps([row[word] for word in WORDS]) for row in rows}
+    done = {Cell.of(row) for row in rows}
     with args.out.open("a") as file:
         for cell in cells(models, BUDGETS, SETTINGS):
             if not re.search(args.settings, cell.setting):
                 continue
-            if json.dumps(list(asdict(cell).values())) in done:
+            if cell in done:
                 continue
             found = tried(cell)
             print(json.dumps(found), file=file, flush=True)
@@ -74,8 +75,6 @@ def main() -> None:
                 f"{cell.model:24} {cell.by} {cell.ratio} {cell.setting:40} {said[:60]}", flush=True
             )
 
-
-WORDS = ("model", "by", "ratio", "criterion", "scope", "repair")
 
 if __name__ == "__main__":
     main()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from ..adapters.answers import axes_of
 from ..axis import Axis
 from ..criteria.base import Scope
 from ..cutting.parity import silence, verify
@@ -145,7 +146,10 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
     here = replace(job, subject=now, shared=Shared()) if before else job
     watch = job.watch
     with watch("trace"):
-        axes = traced(now, *job.chosen, here.shared)
+        if before:
+            axes = _traced_again(now, before.cut.axes)
+        else:
+            axes = traced(now, *job.chosen, job.shared)
     check_compete(axes, job.request.competes_in)
     costs = cost_of(here, axes, job.request.by)
     with watch("score"):
@@ -194,6 +198,21 @@ def traced(
 
     key = subject.model, subject.part, kinds, include, exclude
     return shared.once("trace", key, found)
+
+
+def _traced_again(subject: Subject, before: Sequence[Axis]) -> list[Axis]:
+    """Return the axes of the round before that can shrink further.
+
+    An axis of `auto` ends where one slice is left, and with the last of a kind the kind.
+
+    Raises:
+        NothingToRemove: None can.
+    """
+    names = {axis.name for axis in before}
+    specs = [s for s in axes_of(subject.adapter, subject.model) if s.name in names]
+    if not specs:
+        raise NothingToRemove("No axis of the round before can shrink further. Take fewer steps.")
+    return trace(subject.model, specs, subject.adapter, subject.example)
 
 
 def _by_name(axes: Sequence[Axis], scores: Sequence[Tensor]) -> dict[str, Tensor]:
