@@ -23,7 +23,7 @@ from prunekit.repairs import REPAIRS
 from prunekit.repairs.base import Repair
 from prunekit.repairs.given import Product
 from prunekit.repairs.lstsq import RIDGES, low_rank
-from prunekit.statistics.covariance import Covariance
+from prunekit.statistics.covariance import TILE, Covariance, gram
 from prunekit.statistics.unfolding import NoLinearMap, patches, rows
 from prunekit.statistics.walk import Walk
 from prunekit.testing import example_layer, repair_checks
@@ -540,6 +540,12 @@ def test_half_precision_models_are_repaired_in_their_own_precision():
     assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("columns", [TILE - 1, TILE + 1, 3 * TILE + 5])
+def test_a_gram_matrix_of_any_size_is_the_product_with_itself(columns):
+    x = torch.randn(2, 7, columns, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(gram(x), x.mT @ x)
+
+
 # --- the walk --------------------------------------------------------------------------
 
 
@@ -574,6 +580,26 @@ def test_the_tenth_block_is_not_the_first():
     found = [(block, names) for block, names in sections if names]
     assert found == [("", ["0.0"]), ("1", ["1.0"]), ("10", ["10.0"]), ("", ["11.0"])]
     assert [block for block, _ in sections[1:-1]] == blocks
+
+
+def test_the_large_model_runs_once_more_for_the_last_layer_and_not_again_to_go_on():
+    """What runs after a layer may write into what it got and gave."""
+    blocks = (nn.Sequential(nn.Hardtanh(), nn.Linear(2, 2), nn.ReLU(inplace=True)) for _ in "12")
+    chain = nn.Sequential(*blocks)
+    walk, points = Walk(chain, chain, POINTS), POINTS[0][0]
+    walk.sections(["0.1", "1.1"], ["0", "1"])
+    with torch.no_grad():
+        walk.enter("0")
+        runs = []
+        handle = chain[0].register_forward_hook(lambda *_: runs.append(1))
+        ((_, _, outputs, _),) = walk.seen("0.1", last=True)
+        walk.enter("1")
+        handle.remove()
+        ((_, inputs, _, _),) = walk.seen("1.1")
+        torch.testing.assert_close(outputs, chain[0][1](points.clamp(-1, 1)))
+        torch.testing.assert_close(inputs, chain[0](points).clamp(-1, 1))
+    assert outputs.min() < 0
+    assert len(runs) == 2  # and once in the small model, which is the same here
 
 
 # --- what is refused -------------------------------------------------------------------

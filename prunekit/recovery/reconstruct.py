@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,7 +88,7 @@ def repair_(
             if not (jobs[name].cut or (repair.follows and changed)):
                 continue
             try:
-                done.layers |= _refit_(jobs[name], repair, walk)
+                done.layers |= _refit_(jobs[name], repair, walk, last=name == names[-1])
                 changed = True
             except NoLinearMap as error:
                 if jobs[name].cut:
@@ -96,8 +96,8 @@ def repair_(
     return done
 
 
-def _refit_(job: Job, repair: Repair, walk: Walk) -> dict[str, Repaired]:
-    """Write new weights into one layer of the small model."""
+def _refit_(job: Job, repair: Repair, walk: Walk, *, last: bool) -> dict[str, Repaired]:
+    """Write new weights into one layer of the small model, maybe the last one of a section."""
     dtype = job.small.weight.dtype
     target, gains = target_of(job, repair, walk)  # (outputs left, dense outputs)
     dense = job.dense.weight.flatten(1).double()
@@ -106,7 +106,7 @@ def _refit_(job: Job, repair: Repair, walk: Walk) -> dict[str, Repaired]:
     if job.mask is not None:
         weight = weight.masked_fill(~job.mask, 0)
     if job.refits:
-        layers = _layers(job, repair, walk, target, weight, bias)
+        layers = _layers(job, repair, walk, target, weight, bias, last)
         found = [repair(layer, dtype) for layer in layers]
         gain = _gain(layers, [(layer.weight, layer.bias) for layer in layers], found)
         if not math.isfinite(gain.after):
@@ -137,14 +137,21 @@ def _gain(
 
 
 def _layers(
-    job: Job, repair: Repair, walk: Walk, target: Tensor, weight: Tensor, bias: Tensor | None
+    job: Job,
+    repair: Repair,
+    walk: Walk,
+    target: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    last: bool,
 ) -> list[Layer]:
     """Gather what is known of a layer that misses inputs, group by group."""
     groups, count = job.groups.to(target.device), len(job.groups)
     parts = target.view(count, len(target) // count, job.whole, target.shape[1] // job.whole)
     wanted = parts[torch.arange(count, device=target.device), :, groups]  # (groups, left, dense)
+    taken = _taken(wanted)
     moments, generator = Covariance(), torch.Generator().manual_seed(0)
-    for images, x, y, left in walk.seen(job.name):
+    for images, x, y, left in walk.seen(job.name, last=last):
         at = positions(job.dense, y, generator)
         x, y = job.rows_left(x, left), job.rows_left(y, left)
         if repair.inputs == "repaired":
@@ -152,7 +159,7 @@ def _layers(
         else:
             inputs = patches(job.dense, x, at)[groups][:, :, job.inputs.to(x.device)]
         outputs = precise(rows(job.dense, y, at))[groups]
-        moments.add(inputs, outputs @ wanted.mT.to(outputs.dtype), images)
+        moments.add(inputs, taken(outputs), images)
     weights = weight.view(count, -1, weight.shape[1])  # (groups, left, inputs)
     masks = [None] * count if job.mask is None else job.mask.view(weights.shape)
     biases = [None] * count if bias is None else bias.view(count, -1)
@@ -169,6 +176,17 @@ def _layers(
         return known(0, 1)
     parted = zip(known(0, 1), known(0), known(1), strict=True)
     return [replace(both, halves=tuple(halves)) for both, *halves in parted]
+
+
+def _taken(wanted: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what makes the outputs that are wanted of the dense ones, (groups, n, outputs).
+
+    Most often each is one of them, or a multiple of one, and nothing has to be multiplied out.
+    """
+    if len(wanted) > 1 or int((wanted != 0).sum(-1).max()) > 1:
+        return lambda outputs: outputs @ wanted.mT.to(outputs.dtype)
+    index, factors = wanted[0].abs().argmax(-1), wanted[0].sum(-1)
+    return lambda outputs: outputs.index_select(-1, index) * factors.to(outputs.dtype)
 
 
 def _named(job: Job, group: int) -> str:

@@ -17,7 +17,7 @@ RIDGES = (1.0, 0.1, 0.01, 0.001, 0.0001)
 ROUNDING = 1e-6  # of the outputs' variance; smaller errors are as good as none
 SHIFT, AS_IT_IS = 1e300, math.inf  # so large that the weight, or even the bias, stays
 VALUES = 2**20  # of the matrices that are factored at once
-OUTPUTS = 256  # of a masked layer that say which ridge is best
+OUTPUTS = 256  # that say which ridge is best
 
 
 def low_rank(product: Product) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,8 @@ def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
         layer: What to refit.
         ridge: lambda as a fraction of C's mean eigenvalue. 0 chooses it by cross-validation: each
             half of the images is refitted with every one of `RIDGES`, and tried out on the other
-            half; so are the mere shift of the bias, and the layer as it is.
+            half; so are the mere shift of the bias, and the layer as it is. Of a layer of more
+            than 256 outputs so many say which is best.
 
     Source:
         Luo et al., ThiNet, ICCV 2017, arXiv:1707.06342; Meng et al., OSSCAR, ICML 2024,
@@ -78,9 +79,9 @@ def lstsq(layer: Layer, *, ridge: float = 0.0) -> Affine:
 
 
 def _sample(layer: Layer) -> Layer:
-    """Return some outputs of a masked layer, of which each is a problem of its own."""
+    """Return some outputs of a large layer, of which each is a problem of its own."""
     outputs = len(layer.weight)
-    if layer.mask is None or outputs <= OUTPUTS:
+    if outputs <= OUTPUTS:
         return layer
     return layer.of_outputs(torch.linspace(0, outputs - 1, OUTPUTS).long().to(layer.weight.device))
 

@@ -15,6 +15,7 @@ from ..errors import AdapterError
 from ..tracing.layers import MATRICES
 from .activations import watching
 from .common import Images, evaluating, first_weight, placed, precise, with_voters, without_labels
+from .covariance import gram
 from .unfolding import NoLinearMap, patches, positions
 
 MOST_COLUMNS = 16384  # whose covariance takes 1 GiB in float32
@@ -113,9 +114,9 @@ class _Spread:
         self._count += values.shape[1]
         self._sum = self._sum + values.sum(1).double()
         if self._products is None:
-            self._products = values.mT @ values
+            self._products = gram(values)
         else:
-            self._products.baddbmm_(values.mT, values)
+            self._products += gram(values)
 
     def covariance(self) -> Tensor | None:
         """Return it, (groups, columns, columns)."""

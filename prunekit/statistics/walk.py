@@ -28,6 +28,7 @@ class Walk:
         self._device = next(large.parameters()).device
         self._at = WHOLE
         self._held: list[tuple[Tensor, Tensor]] = []
+        self._passed: list[Tensor] = []  # what the large model's section returns, if known
 
     def sections(self, layers: Collection[str], blocks: Sequence[str]) -> list[Section]:
         """Sort layers by when they run, and by the block they are part of.
@@ -109,18 +110,25 @@ class Walk:
         else:
             large, small = self._parts()
             for number, (x, y) in enumerate(self._pairs()):
-                self._held[number] = (large(x).cpu(), small(y).cpu())
-        self._at = section
+                passed = self._passed[number] if self._passed else large(x).cpu()
+                self._held[number] = (passed, small(y).cpu())
+        self._at, self._passed = section, []
 
-    def seen(self, layer: str) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    def seen(
+        self, layer: str, *, last: bool = False
+    ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Yield a layer's input and output in the large model, and its input in the small one.
 
         One batch at a time, after the number of its images; the layer is part of the section that
-        was entered.
+        was entered. If it is the last of it to be seen, the large model runs on to its end, and
+        need not run again to go on to the next.
         """
         large, small = self._parts()
+        through = last and self._at != WHOLE
         for x, y in self._pairs():
-            inputs, outputs = _run_to(large, self._large.get_submodule(layer), x)
+            inputs, outputs, end = _run_to(large, self._large.get_submodule(layer), x, through)
+            if end is not None:
+                self._passed.append(end.cpu())
             yield len(x), inputs, outputs, _inputs(small, self._small.get_submodule(layer), y)
 
     def _parts(self) -> tuple[nn.Module, nn.Module]:
@@ -200,22 +208,30 @@ class _Reached(Exception):
     """The layer has run; the rest of the model need not."""
 
 
-def _run_to(part: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Run `part` as far as `layer`, and return that layer's input and output."""
+def _run_to(
+    part: nn.Module, layer: nn.Module, x: Tensor, through: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Run `part` as far as `layer`, or through, and return that layer's input and output.
+
+    What `part` returns is the third, if it runs through. A layer may run twice; the first counts.
+    """
     seen: list[Tensor] = []
 
     def stop(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.extend((inputs[0], output))
-        raise _Reached
+        if not through:
+            seen.extend((inputs[0], output))
+            raise _Reached
+        seen.extend((inputs[0].clone(), output.clone()))  # what runs next may write into them
 
+    end = None
     handle = layer.register_forward_hook(stop)
     try:
-        part(x)
+        end = part(x)
     except _Reached:
         pass
     finally:
         handle.remove()
-    return seen[0], seen[1]
+    return seen[0], seen[1], end
 
 
 def _inputs(part: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
