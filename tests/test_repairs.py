@@ -582,7 +582,7 @@ def test_the_tenth_block_is_not_the_first():
     assert [block for block, _ in sections[1:-1]] == blocks
 
 
-def test_the_large_model_runs_once_more_for_the_last_layer_and_not_again_to_go_on():
+def test_the_large_model_runs_once_for_a_section_where_what_it_returns_can_be_held():
     """What runs after a layer may write into what it got and gave."""
     blocks = (nn.Sequential(nn.Hardtanh(), nn.Linear(2, 2), nn.ReLU(inplace=True)) for _ in "12")
     chain = nn.Sequential(*blocks)
@@ -592,7 +592,7 @@ def test_the_large_model_runs_once_more_for_the_last_layer_and_not_again_to_go_o
         walk.enter("0")
         runs = []
         handle = chain[0].register_forward_hook(lambda *_: runs.append(1))
-        ((_, _, outputs, _),) = walk.seen("0.1", last=True)
+        ((_, _, outputs, _),) = walk.seen("0.1", [])
         walk.enter("1")
         handle.remove()
         ((_, inputs, _, _),) = walk.seen("1.1")

@@ -80,7 +80,7 @@ def repair_(
     done.left = {name: IDLE for name, job in jobs.items() if job.cut and name not in running}
     for section, names in sections:
         walk.enter(section)
-        for name in names:
+        for number, name in enumerate(names):
             if name in branches:
                 done.layers |= recentre_(dense, small, branches[name], walk)
                 changed = True
@@ -88,7 +88,7 @@ def repair_(
             if not (jobs[name].cut or (repair.follows and changed)):
                 continue
             try:
-                done.layers |= _refit_(jobs[name], repair, walk, last=name == names[-1])
+                done.layers |= _refit_(jobs[name], repair, walk, names[number + 1 :])
                 changed = True
             except NoLinearMap as error:
                 if jobs[name].cut:
@@ -96,8 +96,8 @@ def repair_(
     return done
 
 
-def _refit_(job: Job, repair: Repair, walk: Walk, *, last: bool) -> dict[str, Repaired]:
-    """Write new weights into one layer of the small model, maybe the last one of a section."""
+def _refit_(job: Job, repair: Repair, walk: Walk, later: Sequence[str]) -> dict[str, Repaired]:
+    """Write new weights into one layer of the small model; others come later in the section."""
     dtype = job.small.weight.dtype
     target, gains = target_of(job, repair, walk)  # (outputs left, dense outputs)
     dense = job.dense.weight.flatten(1).double()
@@ -106,7 +106,7 @@ def _refit_(job: Job, repair: Repair, walk: Walk, *, last: bool) -> dict[str, Re
     if job.mask is not None:
         weight = weight.masked_fill(~job.mask, 0)
     if job.refits:
-        layers = _layers(job, repair, walk, target, weight, bias, last)
+        layers = _layers(job, repair, walk, target, weight, bias, later)
         found = [repair(layer, dtype) for layer in layers]
         gain = _gain(layers, [(layer.weight, layer.bias) for layer in layers], found)
         if not math.isfinite(gain.after):
@@ -143,22 +143,23 @@ def _layers(
     target: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    last: bool,
+    later: Sequence[str],
 ) -> list[Layer]:
     """Gather what is known of a layer that misses inputs, group by group."""
     groups, count = job.groups.to(target.device), len(job.groups)
     parts = target.view(count, len(target) // count, job.whole, target.shape[1] // job.whole)
     wanted = parts[torch.arange(count, device=target.device), :, groups]  # (groups, left, dense)
-    taken = _taken(wanted)
+    taken, from_dense = _taken(wanted), repair.inputs == "dense"
     moments, generator = Covariance(), torch.Generator().manual_seed(0)
-    for images, x, y, left in walk.seen(job.name, last=last):
+    for images, x, y, left in walk.seen(job.name, None if from_dense else later):
         at = positions(job.dense, y, generator)
-        x, y = job.rows_left(x, left), job.rows_left(y, left)
-        if repair.inputs == "repaired":
-            inputs = patches(job.small, left, at)
+        if from_dense:
+            assert x is not None, "nothing was held"
+            inputs = patches(job.dense, job.rows_left(x, left), at)[groups]
+            inputs = inputs[:, :, job.inputs.to(x.device)]
         else:
-            inputs = patches(job.dense, x, at)[groups][:, :, job.inputs.to(x.device)]
-        outputs = precise(rows(job.dense, y, at))[groups]
+            inputs = patches(job.small, left, at)
+        outputs = precise(rows(job.dense, job.rows_left(y, left), at))[groups]
         moments.add(inputs, taken(outputs), images)
     weights = weight.view(count, -1, weight.shape[1])  # (groups, left, inputs)
     masks = [None] * count if job.mask is None else job.mask.view(weights.shape)

@@ -1,7 +1,7 @@
 """A large and a small model walk through calibration images side by side, block by block.
 
-At any time memory holds the inputs of one block, for all images and both models, and the
-activations of one batch inside it.
+At any time memory holds the inputs of one block, for all images and both models, the activations
+of one batch inside it, and of the large model for all images as many as fit into `HELD` bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..errors import AdapterError
 from .common import Images, first_weight, placed, without_labels
 
+HELD = 5 * 2**28  # 1.25 GiB
+END = ""  # of a section, among its layers
 WHOLE = ""  # the whole model's name among its modules
 Section = tuple[str, list[str]]  # a block, or the whole model, and the layers to look at in it
 
@@ -28,7 +30,8 @@ class Walk:
         self._device = next(large.parameters()).device
         self._at = WHOLE
         self._held: list[tuple[Tensor, Tensor]] = []
-        self._passed: list[Tensor] = []  # what the large model's section returns, if known
+        # What the large model's layers return in the section, and at its end, as far as is known.
+        self._outputs: dict[str, list[Tensor]] = {}
 
     def sections(self, layers: Collection[str], blocks: Sequence[str]) -> list[Section]:
         """Sort layers by when they run, and by the block they are part of.
@@ -110,25 +113,38 @@ class Walk:
         else:
             large, small = self._parts()
             for number, (x, y) in enumerate(self._pairs()):
-                passed = self._passed[number] if self._passed else large(x).cpu()
+                passed = self._outputs[END][number] if END in self._outputs else large(x).cpu()
                 self._held[number] = (passed, small(y).cpu())
-        self._at, self._passed = section, []
+        self._at, self._outputs = section, {}
 
     def seen(
-        self, layer: str, *, last: bool = False
-    ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        self, layer: str, later: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Tensor | None, Tensor, Tensor]]:
         """Yield a layer's input and output in the large model, and its input in the small one.
 
         One batch at a time, after the number of its images; the layer is part of the section that
-        was entered. If it is the last of it to be seen, the large model runs on to its end, and
-        need not run again to go on to the next.
+        was entered.
+
+        Args:
+            layer: What to look at.
+            later: What will be looked at after it in this section, if the large model's outputs
+                alone are of interest: where they fit into `HELD` bytes, they are kept, so that it
+                need not run again. Its inputs are None then.
         """
         large, small = self._parts()
-        through = last and self._at != WHOLE
-        for x, y in self._pairs():
-            inputs, outputs, end = _run_to(large, self._large.get_submodule(layer), x, through)
-            if end is not None:
-                self._passed.append(end.cpu())
+        held, names = self._outputs.get(layer), [layer]
+        if held is None and later is not None and self._at != WHOLE:
+            names += [*later, END]
+        for number, (x, y) in enumerate(self._pairs()):
+            inputs, outputs = None, None if held is None else held[number].to(self._device)
+            if outputs is None:
+                inputs, found = _run_to(large, self._large, names, x)
+                outputs = found.pop(layer)
+                if sum(kept.nbytes for kept in found.values()) * len(self._held) > HELD:
+                    names = [layer]
+                else:
+                    for name, kept in found.items():
+                        self._outputs.setdefault(name, []).append(kept.cpu())
             yield len(x), inputs, outputs, _inputs(small, self._small.get_submodule(layer), y)
 
     def _parts(self) -> tuple[nn.Module, nn.Module]:
@@ -209,29 +225,39 @@ class _Reached(Exception):
 
 
 def _run_to(
-    part: nn.Module, layer: nn.Module, x: Tensor, through: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Run `part` as far as `layer`, or through, and return that layer's input and output.
+    part: nn.Module, model: nn.Module, names: Sequence[str], x: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run a part of a model; return the first layer's input, and the output of all of them.
 
-    What `part` returns is the third, if it runs through. A layer may run twice; the first counts.
+    If there is but one, it runs no further; else what follows may write into what they return. A
+    layer may run twice; the first counts.
     """
-    seen: list[Tensor] = []
+    first, found = [], {}
 
-    def stop(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not through:
-            seen.extend((inputs[0], output))
+    def note(name: str, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if len(names) == 1:
+            first.append(inputs[0])
+            found[name] = output
             raise _Reached
-        seen.extend((inputs[0].clone(), output.clone()))  # what runs next may write into them
+        if name == names[0]:
+            first.append(inputs[0].clone())
+        found.setdefault(name, output.clone())
 
-    end = None
-    handle = layer.register_forward_hook(stop)
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda _, inputs, output, name=name: note(name, inputs, output)
+        )
+        for name in names
+        if name != END
+    ]
     try:
-        end = part(x)
+        found[END] = part(x)
     except _Reached:
         pass
     finally:
-        handle.remove()
-    return seen[0], seen[1], end
+        for handle in handles:
+            handle.remove()
+    return first[0], found
 
 
 def _inputs(part: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
