@@ -13,7 +13,7 @@ from torch import nn
 from ..adapters.answers import axes_of, seeing
 from ..adapters.base import Adapter, select
 from ..adapters.finding import able, find_adapter
-from ..arguments import Inputs, plain
+from ..arguments import Inputs, plain, tensors_of
 from ..axis import AxisSpec
 from ..errors import AdapterError, RequestError
 from ..globs import matching
@@ -23,6 +23,7 @@ from ..tracing.part import inputs_of, part_of, within
 from . import zoo
 from .architectures import Architecture, build, is_random
 from .brought import open_given
+from .computed import Plain, without_computed
 from .data import Data, open_data
 from .device import find_device
 from .feed import InputSpec, are_images
@@ -76,6 +77,8 @@ class Subject:
         warnings: What the user must know about them.
         lineage: What was pruned from it before; None if nothing was.
         part: Name of the module that is pruned; empty if it is the whole model.
+        plain: Names of layers that computed their weight, and have it now.
+        given: The model as it was before these were made plain; None if it has none, or was cut.
     """
 
     model: nn.Module
@@ -87,10 +90,18 @@ class Subject:
     warnings: tuple[str, ...]
     lineage: Lineage | None = None
     part: str = ""
+    plain: tuple[str, ...] = ()
+    given: nn.Module | None = None
+
+    @property
+    def dense(self) -> nn.Module:
+        """The model that the user has: what others are compared with in size and speed."""
+        return self.model if self.given is None else self.given
 
     def onward(self, model: nn.Module) -> Subject:
         """Return the same for a model that was cut out of this one; its adapter looks at it."""
-        return replace(self, model=model, adapter=seeing(self.adapter, model, self.example))
+        adapter = seeing(self.adapter, model, self.example)
+        return replace(self, model=model, adapter=adapter, given=None)
 
     def origin(self) -> dict[str, Any]:
         """Return the part of a recipe that says where the model is from."""
@@ -142,12 +153,27 @@ def find_subject(source: Source, shared: Shared) -> Subject:
     if source.adapter is None:
         adapter, notes = able(adapter, part)
         warnings = (*warnings, *notes)
-    if source.at:
-        adapter = within(adapter, source.at, model, called)
+
+    def look(at: nn.Module) -> Adapter:
+        return within(adapter, source.at, at, called) if source.at else seeing(adapter, at, example)
+
+    if lineage is not None:  # its plan is for layers as they were made then
+        found = Plain(model, look(model), lineage.plain)
     else:
-        adapter = seeing(adapter, model, example)
+        of = model, adapter, source.at, [x.shape for x in tensors_of(example)]
+        found = shared.once("plain", of, lambda: without_computed(model, look, example))
     return Subject(
-        model, adapter, example, spec, architecture, origin, warnings, lineage, source.at
+        model=found.model,
+        adapter=found.adapter,
+        example=example,
+        spec=spec,
+        architecture=architecture,
+        weights=origin,
+        warnings=(*warnings, *found.warnings),
+        lineage=lineage,
+        part=source.at,
+        plain=found.names,
+        given=None if found.model is model else model,
     )
 
 
