@@ -14,6 +14,7 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 READERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+STANDARDISED = ("StdConv2d", "ScaledStdConv2d", "WeightStandardizedConv2d")
 
 
 def vary_(model):
@@ -32,17 +33,17 @@ def vary_(model):
 
 
 def plain(large):
-    """Return the large model with plain convolutions where timm standardises weights."""
+    """Return the large model with plain convolutions where it standardises weights."""
     model = copy.deepcopy(large).eval()
     for name, layer in list(model.named_modules()):
-        if type(layer).__name__.startswith(("StdConv2d", "ScaledStdConv2d")):
+        if type(layer).__name__.startswith(STANDARDISED):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, _unstandardised(layer))
     return model
 
 
 def _unstandardised(layer):
-    """Return a convolution with the weight that a layer uses, in the same bits as timm does."""
+    """Return a convolution with the weight that a layer uses, computed in the same way."""
     gain = (layer.gain * layer.scale).view(-1) if hasattr(layer, "gain") else None
     rows = layer.weight.reshape(1, layer.out_channels, -1)
     rows = nn.functional.batch_norm(rows, None, None, gain, None, True, 0.0, layer.eps)
