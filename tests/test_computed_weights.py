@@ -8,9 +8,11 @@ import oracle
 import pytest
 import timm
 import torch
+from conftest import FAMILIES, toy
 from timm.layers import Conv2dSame, ScaledStdConv2d, StdConv2d
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from prunekit import Adapter, criterion, export, load, prune, sensitivity
 from prunekit.axis import AxisSpec
@@ -256,6 +258,22 @@ def test_what_no_axis_cuts_and_no_criterion_looks_at_is_left():
     result = prune(model, "magnitude", 0.2, example_input=X)
     assert result.recipe["adapter"] == "vit"
     assert result.plain == result.warnings == ()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_adapters_of_families_know_what_was_made_plain(name, tmp_path):
+    model, x = toy(name)
+    for layer in [layer for layer in model.modules() if isinstance(layer, nn.Linear)]:
+        parametrizations.weight_norm(layer)
+    result = prune(model, "magnitude", 0.3, example_input=x, multiple=1)
+    assert result.recipe["adapter"] == name
+    assert result.plain
+    assert result.parity.holds
+    assert result.got == pytest.approx(0.3, abs=0.02)
+    result.save(tmp_path / "saved")
+    loaded = load(tmp_path / "saved", model=model, example_input=x)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), result.model(x))
 
 
 class Peeking(Small):

@@ -23,7 +23,8 @@ from ..tracing.plain_layers import made_plain, plain_layers
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}  # of an output's scale
 COARSE = 5e-2  # of types of two bytes
 
-Look = Callable[[nn.Module], Adapter]
+# From a model to an adapter that has looked at it, and what the user must know about the choice.
+Look = Callable[[nn.Module], tuple[Adapter, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ class Plain:
     Attributes:
         model: The given one if nothing was.
         adapter: Has looked at it.
+        warnings: What the user must know about both.
         names: Of the layers that were made plain.
-        warnings: What the user must know about them.
     """
 
     model: nn.Module
     adapter: Adapter
-    names: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 def without_computed(model: nn.Module, look: Look, example: Inputs) -> Plain:
@@ -48,24 +49,25 @@ def without_computed(model: nn.Module, look: Look, example: Inputs) -> Plain:
 
     Args:
         model: In evaluation mode; not modified.
-        look: Lets the adapter look at a model.
+        look: Finds the adapter of a model, and lets it look.
         example: One batch of inputs.
     """
     layers = plain_layers(model)
     if not layers:
-        return Plain(model, look(model))
+        return Plain(model, *look(model))
     made = made_plain(model, layers)
-    adapter = look(made)
+    adapter, notes = look(made)
     concerned = set(_concerned(made, adapter, example, list(layers)))
     if not concerned:
-        return Plain(model, look(model))
+        return Plain(model, *look(model))
     if len(concerned) < len(layers):
         layers = {name: layer for name, layer in layers.items() if name in concerned}
         made = made_plain(model, layers)
-        adapter = look(made)
+        adapter, notes = look(made)
     if not _alike(model, made, example):
-        return Plain(model, look(model), warnings=(_kept(list(layers)),))
-    return Plain(made, adapter, tuple(layers), (_told(list(layers)),))
+        adapter, notes = look(model)
+        return Plain(model, adapter, (*notes, _kept(list(layers))))
+    return Plain(made, adapter, (*notes, _told(list(layers))), tuple(layers))
 
 
 def _concerned(
@@ -118,9 +120,9 @@ def _outputs(model: nn.Module, example: Inputs) -> list[Tensor]:
 
 
 def _close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    both = torch.stack([found, expected]).nan_to_num()
-    rounding = ROUNDING.get(dtype, COARSE) * both[1].abs().max()
-    return bool(((both[0] - both[1]).abs() <= rounding).all())
+    found, expected = found.nan_to_num(), expected.nan_to_num()
+    scale = expected.abs().max() if expected.numel() else 0.0
+    return bool(((found - expected).abs() <= ROUNDING.get(dtype, COARSE) * scale).all())
 
 
 def _told(names: list[str]) -> str:

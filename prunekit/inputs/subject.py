@@ -23,7 +23,7 @@ from ..tracing.part import inputs_of, part_of, within
 from . import zoo
 from .architectures import Architecture, build, is_random
 from .brought import open_given
-from .computed import Plain, without_computed
+from .computed import Look, Plain, without_computed
 from .data import Data, open_data
 from .device import find_device
 from .feed import InputSpec, are_images
@@ -146,21 +146,13 @@ def find_subject(source: Source, shared: Shared) -> Subject:
         model = copy_with(source.model, lambda _, tensor: tensor.to(target)).eval()
         architecture = lineage.architecture if lineage else None
         origin, warnings = lineage.weights if lineage else "the caller's", ()
-    part = part_of(model, source.at)
+    part_of(model, source.at)  # says what is wrong with it
     example, spec = _fed(source, model)
-    called = inputs_of(source.at, model, example) if source.at else example
-    adapter = find_adapter(source.adapter, part)
-    if source.adapter is None:
-        adapter, notes = able(adapter, part)
-        warnings = (*warnings, *notes)
-
-    def look(at: nn.Module) -> Adapter:
-        return within(adapter, source.at, at, called) if source.at else seeing(adapter, at, example)
-
+    look = _looking(source, model, example)
     if lineage is not None:  # its plan is for layers as they were made then
-        found = Plain(model, look(model), lineage.plain)
+        found = Plain(model, *look(model), names=lineage.plain)
     else:
-        of = model, adapter, source.at, [x.shape for x in tensors_of(example)]
+        of = model, source.adapter, source.at, [x.shape for x in tensors_of(example)]
         found = shared.once("plain", of, lambda: without_computed(model, look, example))
     return Subject(
         model=found.model,
@@ -175,6 +167,23 @@ def find_subject(source: Source, shared: Shared) -> Subject:
         plain=found.names,
         given=None if found.model is model else model,
     )
+
+
+def _looking(source: Source, model: nn.Module, example: Inputs) -> Look:
+    """Return what finds the adapter of a model, or of its part, and lets it look."""
+    called = inputs_of(source.at, model, example) if source.at else example
+
+    def look(at: nn.Module) -> tuple[Adapter, tuple[str, ...]]:
+        part = part_of(at, source.at)
+        adapter = find_adapter(source.adapter, part)
+        notes: tuple[str, ...] = ()
+        if source.adapter is None:
+            adapter, notes = able(adapter, part)
+        if source.at:
+            return within(adapter, source.at, at, called), notes
+        return seeing(adapter, at, example), notes
+
+    return look
 
 
 def _built(source: Source) -> Any:

@@ -45,7 +45,7 @@ def subject_of(
             torch.manual_seed(0)
             model, example = toy_of(adapter)
     model = _randomised(model)
-    found = without_computed(model, lambda at: seeing(adapter, at, example), example)
+    found = without_computed(model, lambda at: (seeing(adapter, at, example), ()), example)
     subject = Subject(
         found.model, found.adapter, example, None, None, "random", (), plain=found.names
     )
