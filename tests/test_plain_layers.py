@@ -39,13 +39,6 @@ class Unit(nn.Module):
         return weight / weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
 
 
-def ran(layer):
-    """Return a layer whose hook has set its weight without gradients."""
-    with torch.no_grad():
-        layer.eval()(torch.ones(1, 4, 5, 5))
-    return layer
-
-
 def unit(layer):
     parametrize.register_parametrization(layer, "weight", Unit())
     return layer
@@ -64,9 +57,9 @@ KINDS = {
     "unit, circular": lambda: unit(nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular")),
     "unit, linear": lambda: unit(nn.Linear(4, 6)),
     "unit, 3d": lambda: unit(nn.Conv3d(4, 6, (1, 3, 3), padding="same")),
-    "weight norm by a hook": lambda: ran(weight_norm(nn.Conv2d(4, 6, 3))),
-    "spectral norm by a hook": lambda: ran(spectral_norm(nn.Conv2d(4, 6, 3))),
-    "mask by a hook": lambda: ran(prune.l1_unstructured(nn.Conv2d(4, 6, 3), "weight", 0.5)),
+    "weight norm by a hook": lambda: weight_norm(nn.Conv2d(4, 6, 3)),
+    "spectral norm by a hook": lambda: spectral_norm(nn.Conv2d(4, 6, 3)),
+    "mask by a hook": lambda: prune.l1_unstructured(nn.Conv2d(4, 6, 3), "weight", 0.5),
 }
 
 

@@ -19,17 +19,12 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ArtifactError
-from .copies import M, copy_with
+from .copies import SETTERS, M, copy_with
 from .layers import MATRICES
 
-# What sets the weight anew before every forward pass, as torch did before parametrizations.
-SETTERS = (WeightNorm, SpectralNorm, BasePruningMethod)
 PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5}
 COARSE = 1e-2  # of types of two bytes, and of devices that round float32
