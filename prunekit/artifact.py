@@ -60,8 +60,10 @@ from .planning.plan import Plan
 from .recovery.training.curve import learning_curve
 from .recovery.training.history import epochs, lines
 from .result import Result
+from .tracing.copies import copy_with
 from .tracing.graph import trace
 from .tracing.part import inputs_of, within
+from .tracing.plain_layers import made_plain, named_plain
 from .weights.files import masks_in, write_masks
 
 DTYPES = {
@@ -84,6 +86,7 @@ class Artifact:
         masks: Parameter name to which of its values stay; empty if no weights were masked.
         report: What was measured.
         weights_sha256: Digest of the small model's file.
+        plain: Names of layers that were made plain before anything was cut.
     """
 
     model: nn.Module
@@ -94,6 +97,7 @@ class Artifact:
     masks: Mapping[str, Tensor]
     report: Report
     weights_sha256: str
+    plain: tuple[str, ...] = ()
 
 
 def save(result: Result, directory: str | Path) -> None:
@@ -113,6 +117,7 @@ def save(result: Result, directory: str | Path) -> None:
         "adapter": result.recipe["adapter"],
         "plan": result.plan.to_json(),
         **({"at": at} if (at := result.recipe.get("at")) else {}),
+        **({"plain": list(result.plain)} if result.plain else {}),
     }
     kept = result.masks.kept if result.masks else {}
     _save(directory, result.model, plan, result.report(), _records(result), kept)
@@ -229,8 +234,10 @@ def open_artifact(
         where = str(stored.directory)
         architecture = Architecture(**data["architecture"]) if data["architecture"] else None
         plan = Plan.from_json(data["plan"])
-        large = model if model is not None else _large(architecture, stored, plan)
+        names = tuple(data.get("plain", ()))
+        large = model if model is not None else _large(architecture, stored, plan, names)
         with explained(where):
+            large = _plain(large, names, where)
             example = _example(large, example_input)
             adapter = _seen(
                 adapter or ADAPTERS.get(data["adapter"]), data.get("at"), large, example
@@ -240,9 +247,9 @@ def open_artifact(
         _fill(small, stored)
         if architecture is not None and model is None:
             origin = stored.report["recipe"]["weights"]
-            note_lineage_(
-                small, Lineage(architecture, origin, data["adapter"], plan, data.get("at", ""))
-            )
+            part = data.get("at", "")
+            known = Lineage(architecture, origin, data["adapter"], plan, part, names)
+            note_lineage_(small, known)
         return Artifact(
             model=small.eval(),
             plan=plan,
@@ -251,6 +258,7 @@ def open_artifact(
             adapter=adapter,
             masks=_masks(stored, data, small),
             report=stored.report,
+            plain=names,
             weights_sha256=data["weights_sha256"],
         )
 
@@ -315,7 +323,9 @@ def check_writable(directory: str | Path) -> Path:
     return settled(directory, is_artifact)
 
 
-def _large(architecture: Architecture | None, stored: Stored, plan: Plan) -> nn.Module:
+def _large(
+    architecture: Architecture | None, stored: Stored, plan: Plan, plain: tuple[str, ...]
+) -> nn.Module:
     if architecture is None:
         raise ArtifactError(
             f"The model in {stored.directory} was not built by prunekit; pass the original "
@@ -323,7 +333,16 @@ def _large(architecture: Architecture | None, stored: Stored, plan: Plan) -> nn.
         )
     small = shapes(stored.files.file(WEIGHTS), str(stored.directory / WEIGHTS))
     shallower = any(not kept for kept in plan.kept.values())
-    return build_named(architecture, small, str(stored.directory), shallower=shallower)
+    where = str(stored.directory)
+    return build_named(architecture, small, where, shallower=shallower, plain=plain)
+
+
+def _plain(large: nn.Module, names: tuple[str, ...], where: str) -> nn.Module:
+    """Return a model with the layers plain that were when it was saved."""
+    if not names:
+        return large
+    large = copy_with(large, lambda _, tensor: tensor).eval()
+    return made_plain(large, named_plain(large, names, where))
 
 
 def _example(large: nn.Module, given: Inputs | None) -> Inputs:

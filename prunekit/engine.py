@@ -159,6 +159,7 @@ def _result(job: Job, outcome: Outcome, sides: Sides) -> Result:
         masks=outcome.masks,
         sparsity=outcome.sparsity,
         example=subject.example,
+        plain=subject.plain,
     )
     return replace(
         result, warnings=(*result.warnings, *_misses(result), *_unrepaired(request, result))

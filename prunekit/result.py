@@ -130,6 +130,7 @@ class Result:
         masks: Which single weights stayed; None if slices left.
         sparsity: What was counted on the masked model; None if slices left.
         example: One batch of inputs, those that the model was traced with.
+        plain: Names of layers that were made plain before anything was cut, see `Subject`.
     """
 
     model: nn.Module
@@ -148,6 +149,7 @@ class Result:
     masks: MaskPlan | None = None
     sparsity: Sparsity | None = None
     example: Inputs | None = field(default=None, repr=False)
+    plain: tuple[str, ...] = ()
 
     @property
     def parity(self) -> Parity | None:

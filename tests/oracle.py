@@ -10,16 +10,18 @@ import copy
 
 import numpy as np
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 READERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+STANDARDISED = ("StdConv2d", "ScaledStdConv2d", "WeightStandardizedConv2d")
 
 
 def vary_(model):
     """Give every channel weights of its own that matter: vectors, too, and layer scales."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() == 1:
+            if parameter.dim() < 2:
                 parameter.uniform_(0.5, 1.5)
             else:
                 parameter.normal_(std=parameter[0].numel() ** -0.5)
@@ -28,6 +30,32 @@ def vary_(model):
                 module.running_mean.normal_(std=0.1)
                 module.running_var.uniform_(0.5, 1.5)
     return model.eval()
+
+
+def plain(large):
+    """Return the large model with plain convolutions where it standardises weights."""
+    model = copy.deepcopy(large).eval()
+    for name, layer in list(model.named_modules()):
+        if type(layer).__name__.startswith(STANDARDISED):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, _unstandardised(layer))
+    return model
+
+
+def _unstandardised(layer):
+    """Return a convolution with the weight that a layer uses, computed in the same way."""
+    gain = (layer.gain * layer.scale).view(-1) if hasattr(layer, "gain") else None
+    rows = layer.weight.reshape(1, layer.out_channels, -1)
+    rows = nn.functional.batch_norm(rows, None, None, gain, None, True, 0.0, layer.eps)
+    sizes = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride
+    rest = {"dilation": layer.dilation, "groups": layer.groups, "bias": layer.bias is not None}
+    if getattr(layer, "same_pad", False):
+        made = Conv2dSame(*sizes, **rest)
+    else:
+        made = nn.Conv2d(*sizes, padding=layer.padding, **rest)
+    made.weight = nn.Parameter(rows.detach().reshape_as(layer.weight))
+    made.bias = layer.bias
+    return made
 
 
 def expected(large, small, x):

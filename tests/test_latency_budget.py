@@ -21,7 +21,7 @@ from prunekit.measuring import saving
 from prunekit.measuring.counting import Latency
 from prunekit.measuring.saving import Conditions, Saving
 from prunekit.planning.curve import Curve
-from prunekit.planning.plan import OutOfReach, Plan
+from prunekit.planning.plan import NothingToRemove, OutOfReach, Plan
 from prunekit.pruning import cache, closing, latency_table
 
 X = torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
@@ -184,6 +184,20 @@ CURVES = {
     "bent": (lambda p: p**1.5, 4),
     "nothing at first": (lambda p: max(0.0, p - 0.2), 4),
 }
+
+
+def test_a_correction_that_would_remove_nothing_leaves_what_was_tried(monkeypatch):
+    class Coarse(Bench):
+        def plan(self, target):
+            if target < 0.04:
+                raise NothingToRemove("less than half a step")
+            return super().plan(target)
+
+    bench = Coarse(lambda p: min(1.0, 10 * p))  # the dense model spends time on its weights, too
+    plan, timing = bench.close(0.05, monkeypatch)
+    assert (timing.tries, plan.got) == (1, pytest.approx(0.05, abs=0.01))
+    with pytest.raises(NothingToRemove):
+        bench.close(0.03, monkeypatch)
 
 
 @pytest.mark.parametrize("name", CURVES)

@@ -62,7 +62,7 @@ def test_what_is_measured_on_the_dense_model_is_that_of_the_right_one(tmp_path):
 
 
 def test_what_runs_have_in_common_is_done_once(monkeypatch):
-    counts = {"build": 0, "trace": 0, "gather": 0}
+    counts = {"build": 0, "trace_inside": 0, "gather": 0}
 
     def counted(name, module):
         function = getattr(module, name)
@@ -74,13 +74,13 @@ def test_what_runs_have_in_common_is_done_once(monkeypatch):
         monkeypatch.setattr(module, name, wrapped)
 
     counted("build", prunekit.inputs.subject)
-    counted("trace", prunekit.pruning.slices)
+    counted("trace_inside", prunekit.pruning.slices)
     counted("gather", prunekit.pruning.scoring)
     shared = Shared()
     for criterion in ("taylor", "wanda", "flap", "magnitude"):
         for ratio in (0.3, 0.6):
             run(shared, criterion=criterion, ratio=ratio, calibration=64)
-    assert counts == {"build": 1, "trace": 1, "gather": 2}  # gradients, activations
+    assert counts == {"build": 1, "trace_inside": 1, "gather": 2}  # gradients, activations
 
 
 def test_random_weights_of_another_seed_are_another_model():

@@ -91,7 +91,7 @@ class _Clock:
         sizes = {axis.name: axis.size for axis in axes}
         plan = Plan(kept, sizes, "params", cell.ratio, record.report["got"])
         small = shrunk(subject.model, axes, plan, subject.adapter).eval()
-        dense, pruned = latencies((subject.model, small), subject.example)
+        dense, pruned = latencies((subject.dense, small), subject.example)
         return Timing(
             dense={str(n): found.median for n, found in dense.items()},
             small={str(n): found.median for n, found in pruned.items()},

@@ -39,6 +39,7 @@ class Source:
         kinds: Axis name to its kind.
         saved: The artifact's directory, or the result, that it comes from.
         given: The large model, if the caller built it and it is at hand.
+        plain: Names of layers that were made plain before anything was cut.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Source:
     kinds: Mapping[str, str]
     saved: Path | Result
     given: nn.Module | None = field(default=None, repr=False)
+    plain: tuple[str, ...] = ()
 
     def batch(self, count: int) -> Inputs:
         """Return so many inputs, each of them another: the first one, brighter and brighter."""
@@ -133,11 +135,11 @@ def source_of(
         small = copy_with(saved.model, lambda _, tensor: tensor.detach().cpu().clone()).eval()
         example_input = saved.example if example_input is None else example_input
         report: Mapping[str, Any] = saved.report()
-        architecture, plan = saved.architecture, saved.plan
+        architecture, plan, layers = saved.architecture, saved.plan, saved.plain
     else:
         artifact = open_artifact(saved, model=model, adapter=adapter, example_input=example_input)
         small, report = artifact.model, artifact.report
-        architecture, plan = artifact.architecture, artifact.plan
+        architecture, plan, layers = artifact.architecture, artifact.plan, artifact.plain
     return Source(
         small,
         _example(small, example_input, report),
@@ -147,6 +149,7 @@ def source_of(
         {name: axis["kind"] for name, axis in report["axes"].items()},
         saved if isinstance(saved, Result) else fetched(saved, ARTIFACT),
         model,
+        layers,
     )
 
 

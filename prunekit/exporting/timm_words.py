@@ -48,6 +48,12 @@ def timm_words(source: Source) -> Words:
             "The model was built by its caller, so that there is no telling how timm could build "
             "it; export it to onnx, torch-export or hub-folder."
         )
+    if source.plain:
+        raise ExportError(
+            f"timm's {type(model).__name__} computes the weight of {source.plain[0]!r} when it "
+            "runs, and that layer was made plain, so that timm would compute something else; "
+            "export to onnx, torch-export or hub-folder instead."
+        )
     told = dict(architecture.args)
     taken = set(inspect.signature(type(model).__init__).parameters)
     told.update({word: value for word, value in _sizes(model) if word in taken})

@@ -62,6 +62,7 @@ class PlanFile(TypedDict):
     architecture: ArchitectureData | None
     adapter: Text
     at: NotRequired[Text]
+    plain: NotRequired[Annotated[list[Text], MaxLen(100_000)]]
     plan: PlanData
     dtype: Literal["float64", "float32", "bfloat16", "float16"]
     versions: dict[str, Text]

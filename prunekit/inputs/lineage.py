@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..planning.plan import Plan
+from ..tracing.plain_layers import made_plain, named_plain
 from .architectures import Architecture
 
 ATTRIBUTE = "_prunekit_lineage"
@@ -23,6 +24,7 @@ class Lineage:
         adapter: Name of the adapter that knows it.
         plan: What was cut out of it.
         part: The name of the part that was pruned; empty if it was the whole model.
+        plain: Names of layers that were made plain before anything was cut.
     """
 
     architecture: Architecture
@@ -30,10 +32,12 @@ class Lineage:
     adapter: str
     plan: Plan
     part: str = ""
+    plain: tuple[str, ...] = ()
 
     def rebuilt(self) -> nn.Module:
         """Return the large model again, with random weights."""
-        return self.architecture.build()
+        large = self.architecture.build()
+        return made_plain(large, named_plain(large, self.plain, f"{self.architecture.name}"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Lineage:
         return self  # nothing in it changes

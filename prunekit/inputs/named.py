@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -22,7 +22,12 @@ TIMES, SPARE_VALUES = 1000, 2**24
 
 
 def build_named(
-    architecture: Architecture, small: Mapping[str, Shape], where: str, *, shallower: bool = False
+    architecture: Architecture,
+    small: Mapping[str, Shape],
+    where: str,
+    *,
+    shallower: bool = False,
+    plain: Collection[str] = (),
 ) -> nn.Module:
     """Build what an architecture of unknown origin says, with random weights.
 
@@ -33,6 +38,7 @@ def build_named(
         small: Name to shape of every tensor that was left of it.
         where: What to call the file in a sentence.
         shallower: Whether residual branches have left, with constants in their place.
+        plain: Names of layers that were made plain, and lack what they computed their weight from.
 
     Raises:
         ArtifactError: It is no architecture that prunekit writes, or not that of these weights.
@@ -42,7 +48,9 @@ def build_named(
         with torch.device("meta"), _at_most(TRIES * len(small) + SPARE_TRIES):
             shell = architecture.build()
         large = {n: tuple(t.shape) for n, t in shell.state_dict().items()}
-        _check_larger(large, small, where, shallower=shallower)
+        lost = {n for n in large if n not in small and n.rpartition(".")[0] in plain}
+        there = {n: shape for n, shape in large.items() if n not in lost}
+        _check_larger(there, small, where, shallower=shallower)
         return architecture.build()
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from ..adapters.answers import axes_of, seeing
 from ..adapters.base import Adapter, select
 from ..adapters.finding import able, find_adapter
-from ..arguments import Inputs, plain
+from ..arguments import Inputs, plain, tensors_of
 from ..axis import AxisSpec
 from ..errors import AdapterError, RequestError
 from ..globs import matching
@@ -23,6 +23,7 @@ from ..tracing.part import inputs_of, part_of, within
 from . import zoo
 from .architectures import Architecture, build, is_random
 from .brought import open_given
+from .computed import Look, Plain, without_computed
 from .data import Data, open_data
 from .device import find_device
 from .feed import InputSpec, are_images
@@ -76,6 +77,8 @@ class Subject:
         warnings: What the user must know about them.
         lineage: What was pruned from it before; None if nothing was.
         part: Name of the module that is pruned; empty if it is the whole model.
+        plain: Names of layers that computed their weight, and have it now.
+        given: The model as it was before these were made plain; None if it has none, or was cut.
     """
 
     model: nn.Module
@@ -87,10 +90,18 @@ class Subject:
     warnings: tuple[str, ...]
     lineage: Lineage | None = None
     part: str = ""
+    plain: tuple[str, ...] = ()
+    given: nn.Module | None = None
+
+    @property
+    def dense(self) -> nn.Module:
+        """The model that the user has: what others are compared with in size and speed."""
+        return self.model if self.given is None else self.given
 
     def onward(self, model: nn.Module) -> Subject:
         """Return the same for a model that was cut out of this one; its adapter looks at it."""
-        return replace(self, model=model, adapter=seeing(self.adapter, model, self.example))
+        adapter = seeing(self.adapter, model, self.example)
+        return replace(self, model=model, adapter=adapter, given=None)
 
     def origin(self) -> dict[str, Any]:
         """Return the part of a recipe that says where the model is from."""
@@ -135,20 +146,44 @@ def find_subject(source: Source, shared: Shared) -> Subject:
         model = copy_with(source.model, lambda _, tensor: tensor.to(target)).eval()
         architecture = lineage.architecture if lineage else None
         origin, warnings = lineage.weights if lineage else "the caller's", ()
-    part = part_of(model, source.at)
+    part_of(model, source.at)  # says what is wrong with it
     example, spec = _fed(source, model)
-    called = inputs_of(source.at, model, example) if source.at else example
-    adapter = find_adapter(source.adapter, part)
-    if source.adapter is None:
-        adapter, notes = able(adapter, part)
-        warnings = (*warnings, *notes)
-    if source.at:
-        adapter = within(adapter, source.at, model, called)
+    look = _looking(source, model, example)
+    if lineage is not None:  # its plan is for layers as they were made then
+        found = Plain(model, *look(model), names=lineage.plain)
     else:
-        adapter = seeing(adapter, model, example)
+        of = model, source.adapter, source.at, [x.shape for x in tensors_of(example)]
+        found = shared.once("plain", of, lambda: without_computed(model, look, example))
     return Subject(
-        model, adapter, example, spec, architecture, origin, warnings, lineage, source.at
+        model=found.model,
+        adapter=found.adapter,
+        example=example,
+        spec=spec,
+        architecture=architecture,
+        weights=origin,
+        warnings=(*warnings, *found.warnings),
+        lineage=lineage,
+        part=source.at,
+        plain=found.names,
+        given=None if found.model is model else model,
     )
+
+
+def _looking(source: Source, model: nn.Module, example: Inputs) -> Look:
+    """Return what finds the adapter of a model, or of its part, and lets it look."""
+    called = inputs_of(source.at, model, example) if source.at else example
+
+    def look(at: nn.Module) -> tuple[Adapter, tuple[str, ...]]:
+        part = part_of(at, source.at)
+        adapter = find_adapter(source.adapter, part)
+        notes: tuple[str, ...] = ()
+        if source.adapter is None:
+            adapter, notes = able(adapter, part)
+        if source.at:
+            return within(adapter, source.at, at, called), notes
+        return seeing(adapter, at, example), notes
+
+    return look
 
 
 def _built(source: Source) -> Any:

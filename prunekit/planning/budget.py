@@ -45,6 +45,22 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a model costs in whatever a budget counts.
+
+    Attributes:
+        total: What the dense model costs.
+        terms: What can shrink of the model that is cut.
+        gone: How much less that one costs than the dense one, before anything is cut: parameters
+            that layers computed their weight from.
+    """
+
+    total: float
+    terms: tuple[Term, ...] = ()
+    gone: float = 0.0
+
+
+@dataclass(frozen=True)
 class Budget:
     """What to spend less of.
 
@@ -53,12 +69,19 @@ class Budget:
         by: What is counted: `params`, `macs`, `slices`, or `latency` in nanoseconds.
         total: What the whole original model costs.
         terms: The part of it that can shrink; the rest is fixed. Unused for slices.
+        gone: What of it has left already, see `Cost`.
     """
 
     ratio: float
     by: By
     total: float
     terms: tuple[Term, ...] = ()
+    gone: float = 0.0
+
+    @classmethod
+    def of(cls, cost: Cost, ratio: float, by: By) -> Budget:
+        """Return the budget that removes a fraction of a cost."""
+        return cls(ratio, by, cost.total, cost.terms, cost.gone)
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:

@@ -129,8 +129,9 @@ def make_plan(
             said = _out_of_reach(one, reachable, axes, floor, multiple)
             raise OutOfReach(said, reachable, one.by)
         counts = list(map(min, counts, _solve(chain, units, cost, one)))
-    got = 1 - _Cost(units, budget)(counts) / budget.total
-    if got == 0:
+    cost = _Cost(units, budget)
+    got = 1 - cost(counts) / budget.total
+    if cost(counts) == cost(counts_after(units, [])):
         smaller = "lower the multiple"
         if all(axis.spec.branch for axis in axes):
             smaller = "let other kinds of axes shrink, since a branch leaves whole or not at all"
@@ -228,7 +229,7 @@ class _Cost:
         saved = (
             term.saved(fractions.get(dim, 1.0) for dim in term.dims) for term in self._budget.terms
         )
-        return self._budget.total - sum(saved)
+        return self._budget.total - self._budget.gone - sum(saved)
 
     def _fraction(self, dim: tuple[str, int], counts: Sequence[int]) -> float:
         """Return how much of one parameter dimension is left."""

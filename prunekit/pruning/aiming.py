@@ -19,7 +19,7 @@ def aimed(job: Job) -> Job:
     if request.target_ms is None:
         return job
     with job.watch("time"), fitting(request.latency_batch):
-        model, example = request.conditions.ready(job.subject.model, job.subject.example)
+        model, example = request.conditions.ready(job.subject.dense, job.subject.example)
         taken = times([model], example, request.latency_batch)[0]
     dense = summed_up(taken).median
     if request.target_ms >= dense:

@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..axis import Axis
-from ..measuring.counting import mac_terms, param_terms
-from ..planning.budget import Budget, By, Term
+from ..measuring.counting import mac_terms, param_terms, stats
+from ..planning.budget import Budget, By, Cost
 from .job import Job
 from .latency_table import latency_terms
 
 
-def cost_of(job: Job, axes: Sequence[Axis], by: By) -> tuple[float, tuple[Term, ...]]:
+def cost_of(job: Job, axes: Sequence[Axis], by: By) -> Cost:
     """Return what the model, or its part, costs in all, and what that is made of."""
     subject = job.subject
     if by == "slices":
-        return float(sum(axis.size for axis in axes)), ()
+        return Cost(float(sum(axis.size for axis in axes)))
     if by == "latency":
         with job.watch("time modules"):
             terms = latency_terms(subject, axes, job.request.multiple, job.request.conditions)
-    elif by == "macs":
+        return Cost(sum(term.cost for term in terms), terms)
+    if by == "macs":
         terms = mac_terms(subject.model, axes, subject.example, subject.part)
     else:
         terms = param_terms(subject.model, subject.part)
-    return sum(term.cost for term in terms), terms
+    total = now = sum(term.cost for term in terms)
+    if subject.given is not None:
+        total = getattr(stats(subject.given, subject.example, subject.part), by)
+    return Cost(total, terms, total - now)
 
 
 def further_budgets(job: Job, axes: Sequence[Axis]) -> list[Budget]:
     """Return the budgets that are to be met beside the first."""
-    return [Budget(ratio, by, *cost_of(job, axes, by)) for by, ratio in job.request.also.items()]
+    return [Budget.of(cost_of(job, axes, by), ratio, by) for by, ratio in job.request.also.items()]

@@ -77,7 +77,7 @@ def setting(model: nn.Module) -> dict[str, Any]:
 
 
 def _measured(job: Job, small: nn.Module) -> Sides:
-    dense, example, shared = job.subject.model, job.subject.example, job.shared
+    dense, example, shared = job.subject.dense, job.subject.example, job.shared
     before = shared.once("dense size", dense, lambda: stats(dense, example))
     after = stats(small, example)
     evaluates, timed = job.request.evaluate, job.request.timed
@@ -99,14 +99,14 @@ def _of_part(job: Job, small: nn.Module) -> tuple[Stats, Stats] | None:
     if not subject.part:
         return None
     before, after = (
-        stats(model, subject.example, subject.part) for model in (subject.model, small)
+        stats(model, subject.example, subject.part) for model in (subject.dense, small)
     )
     return before, after
 
 
 def _tested(job: Job, small: nn.Module, images: Images) -> tuple[Tensor, Tensor]:
     """Return what the large and the small model make of all test images, see `hits`."""
-    dense = job.subject.model
+    dense = job.subject.dense
 
     def found(model: nn.Module) -> Tensor:
         return hits(model, batches(images, EVAL_BATCH))

@@ -12,17 +12,17 @@ from ..axis import Axis
 from ..criteria.base import Scope
 from ..cutting.parity import silence, verify
 from ..cutting.shrink import shrunk
-from ..errors import PruneError, ReachesOutput
+from ..errors import PruneError
 from ..inputs.subject import Subject, find_specs
 from ..naming import some
-from ..planning.budget import Budget, Term
+from ..planning.budget import Budget, Cost
 from ..planning.chain import Sharing
 from ..planning.plan import NothingToRemove, Plan, make_plan
 from ..planning.rounds import combine
 from ..request import SEARCH
 from ..result import Round, Search, Timing
 from ..shared import Shared
-from ..tracing.graph import trace
+from ..tracing.graph import trace_inside
 from .branches import check_compete, check_told_apart
 from .closing import closed
 from .costs import cost_of, further_budgets
@@ -153,7 +153,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
     check_compete(axes, job.request.competes_in)
     costs = cost_of(here, axes, job.request.by)
     with watch("score"):
-        scores = scored(here, axes, costs[1])
+        scores = scored(here, axes, costs.terms)
         check_told_apart(axes, scores, job.request.chosen.name)
     scope, search = _scope(here, axes, scores, costs)
     timing = None
@@ -162,7 +162,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
             plan, timing = _timed(job, axes, scores, costs, scope)
         else:
             plan = _planned(job, axes, scores, ratio, costs, before, scope)
-        plan = refined(here, axes, plan, costs[1])
+        plan = refined(here, axes, plan, costs.terms)
         last = Cut(now, axes, plan)
         whole = _together(before.cut, last) if before else last
     small, done = carry_out(here, last if job.request.finetune else whole)
@@ -171,7 +171,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
             done = replace(done, trained=job.train_(small))  # the teacher is the original
     done = replace(done, timing=timing, search=search)
     first = before.scores if before else _by_name(axes, scores)
-    return Step(small, whole, before.cost if before else costs[0], done, first)
+    return Step(small, whole, before.cost if before else costs.total, done, first)
 
 
 def traced(
@@ -188,13 +188,7 @@ def traced(
 
     def found() -> list[Axis]:
         specs = find_specs(subject, kinds, include, exclude)
-        while True:
-            try:
-                return trace(subject.model, specs, subject.adapter, subject.example)
-            except ReachesOutput as error:
-                specs = [spec for spec in specs if spec.name != error.axis]
-                if not specs:
-                    raise
+        return trace_inside(subject.model, specs, subject.adapter, subject.example)
 
     key = subject.model, subject.part, kinds, include, exclude
     return shared.once("trace", key, found)
@@ -235,12 +229,12 @@ def _scope(
     job: Job,
     axes: Sequence[Axis],
     scores: Sequence[Tensor],
-    costs: tuple[float, tuple[Term, ...]],
+    costs: Cost,
 ) -> tuple[Scope | Sharing, Search | None]:
     """Return where slices compete, and how that was found if it was searched for."""
     request = job.request
     if request.measured is not None:
-        return sharing_by_sensitivity(job, axes, costs[1]), None
+        return sharing_by_sensitivity(job, axes, costs.terms), None
     if request.scope != SEARCH:
         return request.competes_in, None
     quiet = replace(job, watch=Watch(lambda step: None, job.shared))
@@ -251,7 +245,7 @@ def _scope(
             scores,
             lambda shares: _planned(job, axes, scores, request.fraction, costs, None, shares),
             lambda plan: carry_out(
-                quiet, Cut(job.subject, list(axes), refined(job, axes, plan, costs[1]))
+                quiet, Cut(job.subject, list(axes), refined(job, axes, plan, costs.terms))
             )[0],
         )
 
@@ -270,12 +264,12 @@ def _planned(
     axes: Sequence[Axis],
     scores: Sequence[Tensor],
     ratio: float,
-    costs: tuple[float, tuple[Term, ...]],
+    costs: Cost,
     before: Step | None,
     scope: Scope | Sharing,
 ) -> Plan:
     """Plan for what is still to be removed; the plan says how much of the original is gone."""
-    request, (total, terms) = job.request, costs
+    request, total = job.request, costs.total
     whole = _lengths(before.cut.axes if before else axes)
     cost = before.cost if before else total
 
@@ -289,7 +283,7 @@ def _planned(
         plan = make_plan(
             axes,
             scores,
-            Budget(1 - left / total, request.by, total, terms),
+            Budget.of(costs, 1 - left / total, request.by),
             scope=scope,
             floor=request.floor,
             multiple=request.multiple,
@@ -308,7 +302,7 @@ def _timed(
     job: Job,
     axes: Sequence[Axis],
     scores: Sequence[Tensor],
-    costs: tuple[float, tuple[Term, ...]],
+    costs: Cost,
     scope: Scope | Sharing,
 ) -> tuple[Plan, Timing]:
     """Plan for a latency, which is measured on what the plan makes."""
@@ -316,7 +310,7 @@ def _timed(
     return closed(
         lambda target: _planned(job, axes, scores, target, costs, None, scope),
         lambda plan: shrunk(subject.model, axes, plan, subject.adapter).eval(),
-        subject.model,
+        subject.dense,
         subject.example,
         job.request.fraction,
         job.request.conditions,

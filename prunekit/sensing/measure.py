@@ -240,8 +240,8 @@ def _effect(
 def _gone(job: Job, axes: Sequence[Axis], plan: Plan, by: By) -> float:
     """Return the fraction of the model's parameters or MACs that a plan removes."""
     key = job.subject.model, by
-    total, terms = job.shared.once(f"cost by {by}", key, lambda: cost_of(job, axes, by))
-    return saved(axes, plan, terms) / total
+    cost = job.shared.once(f"cost by {by}", key, lambda: cost_of(job, axes, by))
+    return saved(axes, plan, cost.terms) / cost.total
 
 
 def _difference(one: float | None, other: float | None) -> float | None:

@@ -24,7 +24,7 @@ MOST_COLUMNS = 16384  # whose covariance takes 1 GiB in float32
 def gather_covariances(model: nn.Module, axes: Sequence[Axis], images: Images) -> list[Axis]:
     """Return the axes with the covariance of what is read of them, and with their activations.
 
-    A layer whose weight is computed from the parameter, as a standardised one is, gets none: it
+    A layer that computes its weight from the parameter, and could not be made plain, gets none: it
     cannot be refitted either. The model runs in evaluation mode and is not modified; labels are
     not looked at.
 

@@ -18,6 +18,7 @@ from ..criteria import CRITERIA
 from ..criteria.base import Need
 from ..cutting.proof import proven
 from ..cutting.shrink import shrunk
+from ..inputs.computed import without_computed
 from ..inputs.subject import Subject
 from ..measuring.counting import param_terms
 from ..planning.budget import Budget
@@ -44,8 +45,11 @@ def subject_of(
             torch.manual_seed(0)
             model, example = toy_of(adapter)
     model = _randomised(model)
-    adapter = seeing(adapter, model, example)
-    return proven(Subject(model, adapter, example, None, None, "random", ()), ASKED)
+    found = without_computed(model, lambda at: (seeing(adapter, at, example), ()), example)
+    subject = Subject(
+        found.model, found.adapter, example, None, None, "random", (), plain=found.names
+    )
+    return proven(subject, ASKED)
 
 
 def _randomised(model: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..arguments import Inputs, arguments, batch_of
 from ..tracing.copies import copy_with
+from ..tracing.plain_layers import made_plain, plain_layers
 from .check import Check, Claim, checks
 from .models import outputs, same
 
@@ -40,7 +41,8 @@ def pruned_checks(
 
     Args:
         small: The pruned model; not modified.
-        large: What it was cut out of; not modified.
+        large: What it was cut out of; not modified. Layers that compute their weight are compared
+            as the plain ones that the small model has.
         example: One batch of inputs.
         graphs: Whether to trace with torch.fx and to export too, which takes seconds.
     """
@@ -56,7 +58,16 @@ def pruned_checks(
     if graphs:
         acts += [("is traced by torch.fx", _is_traced), ("is exported", _is_exported)]
     claims: list[Claim[Pair]] = [(claim, _as_the_large_one(act)) for claim, act in acts]
-    return checks(claims, Pair(small, large, batch_of(example, 2)))
+    return checks(claims, Pair(small, _as_plain(large, small), batch_of(example, 2)))
+
+
+def _as_plain(large: nn.Module, small: nn.Module) -> nn.Module:
+    """Return the large model with those layers plain that are so in the small one."""
+    own = {name: type(module) for name, module in small.named_modules()}
+    kinds = {name: type(module) for name, module in large.named_modules()}
+    other = [name for name, kind in kinds.items() if own.get(name, kind) is not kind]
+    large = copy_with(large, lambda _, tensor: tensor).eval()
+    return made_plain(large, plain_layers(large, other))
 
 
 def _as_the_large_one(act: Act) -> Callable[[Pair], None]:

@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..arguments import Inputs, mapped
 from ..errors import AdapterError
@@ -23,6 +26,8 @@ ATOMS = frozenset(
     {type(None), bool, int, float, str, type, types.FunctionType, torch.dtype, torch.device}
 )
 CONTAINERS = (dict, OrderedDict, set)
+# Hooks that set a weight anew before every forward pass, as torch did before parametrizations.
+SETTERS = (WeightNorm, SpectralNorm, BasePruningMethod)
 PROTOCOLS = ("__deepcopy__", "__getnewargs_ex__", "__getnewargs__")  # ways of one's own to copy
 
 
@@ -119,6 +124,8 @@ def _value(value: Any, memo: dict[int, Any], module: nn.Module, path: str, name:
         return value
     if id(value) in memo:
         return memo[id(value)]
+    if isinstance(value, Tensor) and not value.is_leaf and _is_set_anew(module, name):
+        return value.detach()
     if isinstance(value, nn.Module):
         return _module(value, memo, f"{path}.{name}".lstrip("."))
     if kind not in CONTAINERS or (value and kind is set):
@@ -129,6 +136,14 @@ def _value(value: Any, memo: dict[int, Any], module: nn.Module, path: str, name:
         leaf = str(key) if name in ("_modules", "_parameters", "_buffers") else name
         made[_value(key, memo, module, path, name)] = _value(each, memo, module, path, leaf)
     return made
+
+
+def _is_set_anew(module: nn.Module, name: str) -> bool:
+    """Say whether a hook will set what `module` holds under a name before anybody reads it."""
+    setters = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, SETTERS)]
+    return any(
+        name in (getattr(s, "name", None), getattr(s, "_tensor_name", None)) for s in setters
+    )
 
 
 def _deep(value: Any, memo: dict[int, Any], module: nn.Module, path: str, name: str) -> Any:
@@ -147,8 +162,10 @@ def _uncopied(value: Any, module: nn.Module, path: str, name: str, error: Except
     if not name:
         return f"{which} cannot be copied ({reason}); give it a __deepcopy__ that can."
     if isinstance(value, Tensor) and not value.is_leaf:
-        held = f"{which} holds a tensor {name!r} that is the result of a computation"
-        return f"{held}, which cannot be copied; {_made_plain(module, here, name)} first."
+        return (
+            f"{which} holds a tensor {name!r} that is the result of a computation, which cannot be "
+            f"copied; set {here}.{name} = {here}.{name}.detach() first."
+        )
     if name.endswith("_hooks"):
         return (
             f"{which} has a hook that cannot be copied ({reason}); remove it with the handle that "
@@ -158,16 +175,3 @@ def _uncopied(value: Any, module: nn.Module, path: str, name: str, error: Except
         f"{which} holds {name!r}, {type(value).__name__}, which cannot be copied ({reason}); "
         f"delete it with `del {here}.{name}` and set it again afterwards."
     )
-
-
-def _made_plain(module: nn.Module, here: str, name: str) -> str:
-    """Say how to put a parameter, or nothing, in the place of a computed tensor."""
-    parameters = dict(module.named_parameters(recurse=False))
-    utils = "torch.nn.utils"
-    if f"{name}_g" in parameters:
-        return f"call {utils}.remove_weight_norm({here}, {name!r})"
-    if hasattr(module, f"{name}_mask"):
-        return f"call {utils}.prune.remove({here}, {name!r})"
-    if f"{name}_orig" in parameters:
-        return f"call {utils}.remove_spectral_norm({here}, {name!r})"
-    return f"set {here}.{name} = {here}.{name}.detach()"

@@ -52,6 +52,25 @@ def trace(
         return [axis.renamed(spec, adapter.outward) for axis, spec in zip(axes, specs, strict=True)]
 
 
+def trace_inside(
+    model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Inputs
+) -> list[Axis]:
+    """Trace the axes that do not reach the model's output, see `trace`.
+
+    Raises:
+        ReachesOutput: All of them do.
+        AdapterError: As `trace` says.
+    """
+    left = list(specs)
+    while True:
+        try:
+            return trace(model, left, adapter, example)
+        except ReachesOutput as error:
+            left = [spec for spec in left if spec.name != error.axis]
+            if not left:
+                raise
+
+
 def _trace(
     model: nn.Module, specs: Sequence[AxisSpec], adapter: Adapter, example: Inputs
 ) -> list[Axis]:
