@@ -23,7 +23,7 @@ FLOORS = (
     {"statistics", "measuring"},
     {"cutting", "weights"},
     {"recovery"},
-    {"expected"},
+    {"budgets", "expected"},
     {"result", "request"},
     {"pruning", "artifact", "provision"},
     {"reuse"},

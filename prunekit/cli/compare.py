@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--scope", type=words, help="axis, kind, model, or own: the criterion's (own)")
     add("--repair", type=specs, help="none, bias, lstsq, recalibrate, or with a + between (none)")
     add("--axes", type=words, help="sets of kinds, such as mlp+head,mlp+head_dim (default)")
-    add("--by", type=words, help="params, macs, slices, latency (params)")
+    add("--by", type=words, help="params, macs, slices, latency, memory (params)")
     add("--ratio", type=numbers, help="fractions of the whole model to remove (0.5)")
     add("--seeds", type=seeds, help="how many, from 0; or a list such as 3,4 (1)")
     add("--finetune", type=words, help="none, or recipes to train with afterwards (none)")

@@ -9,16 +9,21 @@ from ..measuring.counting import mac_terms, param_terms
 from ..planning.budget import Budget, By, Term
 from .job import Job
 from .latency_table import latency_terms
+from .memory_terms import memory_peak
 
 
 def cost_of(job: Job, axes: Sequence[Axis], by: By) -> tuple[float, tuple[Term, ...]]:
     """Return what the model, or its part, costs in all, and what that is made of."""
     subject = job.subject
+    terms: tuple[Term, ...]
     if by == "slices":
         return float(sum(axis.size for axis in axes)), ()
     if by == "latency":
         with job.watch("time modules"):
             terms = latency_terms(subject, axes, job.request.multiple, job.request.conditions)
+    elif by == "memory":
+        key = subject.model, tuple(axis.name for axis in axes)
+        terms = (job.shared.once("memory peak", key, lambda: memory_peak(subject, axes)),)
     elif by == "macs":
         terms = mac_terms(subject.model, axes, subject.example, subject.part)
     else:

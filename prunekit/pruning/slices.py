@@ -25,6 +25,7 @@ from ..tracing.graph import trace
 from .branches import check_compete, check_told_apart
 from .closing import closed
 from .costs import cost_of, further_budgets
+from .footprints import footprint
 from .job import Job, Outcome
 from .mending import mended
 from .scopes import repaired_otherwise, sharing_by_sensitivity
@@ -165,7 +166,8 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
     if job.request.finetune is not None:
         with watch("train"):
             done = replace(done, trained=job.train_(small))  # the teacher is the original
-    done = replace(done, timing=timing, search=search)
+    held = footprint(job, whole.axes, whole.plan, small)
+    done = replace(done, timing=timing, search=search, footprint=held)
     first = before.scores if before else _by_name(axes, scores)
     return Step(small, whole, before.cost if before else costs[0], done, first)
 

@@ -163,10 +163,10 @@ def _check(request: Request, ratios: Sequence[float]) -> None:
         Budget(ratio, "slices", total=0)  # checks it
     if not ratios or len(set(ratios)) < len(ratios):
         raise BudgetError(f"The ratios are {list(ratios)}; name at least one, and none twice.")
-    if request.by == "slices":
+    if request.by in ("slices", "memory"):
         raise BudgetError(
-            "What a cut saves is counted in params, macs or latency, and got by 'slices'; name one "
-            "of these."
+            f"What a cut saves is counted in params, macs or latency, and got by {request.by!r}; "
+            "name one of these."
         )
     if request.level.masks or request.steps > 1 or request.finetune is not None:
         raise BudgetError(
