@@ -27,8 +27,8 @@ FLOORS = (
     {"result", "request"},
     {"pruning", "artifact", "provision"},
     {"reuse"},
-    {"engine"},
-    {"finetuning", "evaluate", "report", "testing", "comparison", "exporting", "sensing"},
+    {"engine", "sensing"},
+    {"finetuning", "evaluate", "report", "testing", "comparison", "exporting"},
     {"cli"},
     {"__main__"},
 )
