@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import BudgetError
@@ -43,6 +43,13 @@ class Term:
         """Return the same for fractions near 1, at which no curve is exact."""
         slope = 1.0 if self.curve is None else self.curve.slope
         return self.cost * slope * (1 - math.prod(left))
+
+    def after(self, left: Iterable[float]) -> Term:
+        """Return the cost that is there once these fractions of its dimensions are left."""
+        size = math.prod(left)
+        if size == 0 or self.curve is None:
+            return replace(self, cost=self.cost * size)
+        return replace(self, cost=self.cost * self.curve(size), curve=self.curve.after(size))
 
     @property
     def parts(self) -> tuple[Term, ...]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..arguments import Inputs
 from ..measuring.saving import Conditions, saved_time
-from ..planning.plan import OutOfReach, Plan
+from ..planning.plan import NothingToRemove, OutOfReach, Plan
 from ..result import Timing
 
 CORRECTIONS = 3
@@ -46,7 +46,12 @@ def closed(
     tries: list[tuple[Plan, Timing]] = []
     target = asked
     for attempt in range(1 + CORRECTIONS):
-        plan = _within_reach(planned, target) if tries else _first(planned, target, conditions)
+        try:
+            plan = _within_reach(planned, target) if tries else _first(planned, target, conditions)
+        except NothingToRemove:
+            if not tries:
+                raise
+            break  # rounds before this one, or the smallest step, went further already
         if any(plan.kept == before.kept for before, _ in tries):
             break  # there is no plan between those that were tried
         saving = saved_time(dense, build(plan), example, conditions)
