@@ -166,6 +166,15 @@ def test_what_is_left_of_a_curve_goes_on_as_the_curve_does(points, size, further
     assert term.after([0.0]).cost == 0
 
 
+def test_a_round_says_what_it_was_asked_for_and_not_what_corrected_plans_are(monkeypatch):
+    took = Latency(10.0, 9.0, 11.0)
+    found = iter([Saving(0.3, 0.2, 0.4, took, took), Saving(0.4, 0.3, 0.5, took, took)])
+    monkeypatch.setattr(closing, "saved_time", lambda *_: next(found))
+    result = by_latency(0.4, multiple=1)
+    assert result.rounds[0].timing.tries == 2
+    assert result.rounds[0].asked == result.plan.asked == 0.4
+
+
 def test_milliseconds_may_be_named_instead():
     result = by_latency(None, target_ms=7, multiple=1)
     saved = result.rounds[0].timing.saving

@@ -182,7 +182,8 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
         with watch("train"):
             done = replace(done, trained=job.train_(small))  # the teacher is the original
     held = footprint(job, whole.axes, whole.plan, small)
-    done = replace(done, timing=timing, search=search, footprint=held)
+    # A corrected plan asks for something else than was asked for.
+    done = replace(done, asked=ratio, timing=timing, search=search, footprint=held)
     first = before.scores if before else _by_name(axes, scores)
     cost, terms = (before.cost, before.terms) if before else costs
     return Step(small, whole, cost, terms, done, first)
