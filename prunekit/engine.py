@@ -52,11 +52,12 @@ def prune(
         granularity: What leaves: a whole `slice`, which makes the model smaller; or a single
             `weight`, which becomes zero in a model of the same shape; or, as `n:m` such as
             `2:4`, all but the n best of every m consecutive inputs, whatever the ratio.
-        by: What the ratio counts: `params`, `macs`, `latency`, or `slices` of the chosen axes. Of
-            single weights, those are all that become zero, all MACs that these imply, and the
-            weights of the chosen matrices. `latency` is measured, on the model's device: see
-            docs/latency.md.
-        also: Further fractions to remove at least, such as {"params": 0.3}: of `params` or `macs`.
+        by: What the ratio counts: `params`, `macs`, `latency`, `memory`, or `slices` of the chosen
+            axes. Of single weights, those are all that become zero, all MACs that these imply, and
+            the weights of the chosen matrices. `latency` is measured, on the model's device: see
+            docs/latency.md. `memory` is the peak of a forward pass: see docs/memory.md.
+        also: Further fractions to remove at least, such as {"params": 0.3}: of `params`, `macs` or
+            `memory`.
         target_ms: Milliseconds of a forward pass to come down to, instead of a ratio by latency.
         scope: Where slices compete: within an `axis`, all axes of a `kind`, or the `model`;
             the criterion's own scope unless given. Or how axes share the budget instead:
@@ -188,9 +189,12 @@ def _misses(result: Result) -> list[str]:
         return []
     timing = result.rounds[-1].timing
     if timing is not None:
-        return list(_missed(timing))
-    if result.got >= recipe["ratio"] - CLOSE_ENOUGH and recipe.get("also"):
-        return []  # another budget asked for more
+        return [*_too_large(result), *_missed(timing)]
+    if said := _too_large(result):
+        return said
+    at_least = recipe["by"] == "memory" or recipe.get("also")  # or another budget asked for more
+    if at_least and result.got >= recipe["ratio"] - CLOSE_ENOUGH:
+        return []
     if abs(result.got - recipe["ratio"]) <= CLOSE_ENOUGH:
         return []
     if set(result.kinds.values()) == {BLOCK}:
@@ -202,6 +206,18 @@ def _misses(result: Result) -> list[str]:
         f"Asked to remove {recipe['ratio']:.1%} of {recipe['by']}, got {result.got:.1%}: in steps "
         f"of whole slices and multiples of {recipe['multiple']}, the order of the scores passes no "
         "nearer point."
+    ]
+
+
+def _too_large(result: Result) -> list[str]:
+    """Say if a model holds more than was predicted, and so more than was asked for."""
+    held = result.rounds[-1].footprint
+    if held is None or held.removed >= min(held.asked, held.predicted) - CLOSE_ENOUGH:
+        return []
+    return [
+        f"Asked to remove {held.asked:.1%} of the peak memory, predicted {held.predicted:.1%}, got "
+        f"{held.removed:.1%}: the small model makes tensors that the large one does not; ask for "
+        "more to get there."
     ]
 
 

@@ -188,6 +188,9 @@ def _facts(report: Report) -> Table:
     timing = report["rounds"][-1].get("timing")
     if timing:
         table.add_row("latency", _timing(timing))
+    held = report["rounds"][-1].get("footprint")
+    if held:
+        table.add_row("memory", _footprint(held))
     search = report["rounds"][-1].get("search")
     if search:
         table.add_row("search", _search(search))
@@ -236,6 +239,16 @@ def _timing(timing: Mapping[str, Any]) -> str:
         f"{dense * (1 - timing['asked']):.3g} ms, predicted -{timing['predicted']:.1%}, measured "
         f"-{saving['removed']:.1%} (quartiles {quartiles}) on "
         f"the best of {timing['tries']}"
+    )
+
+
+def _footprint(held: Mapping[str, Any]) -> str:
+    """Say what was asked for, predicted and counted."""
+    sides = " to ".join(_count(held[side], "B") for side in ("dense", "small"))
+    got = 1 - held["small"] / held["dense"]
+    return (
+        f"peak {sides}: asked -{held['asked']:.1%}, predicted -{held['predicted']:.1%}, "
+        f"got -{got:.1%}"
     )
 
 

@@ -14,13 +14,14 @@ from torch import nn
 
 from .adapters.base import Adapter
 from .arguments import Inputs
+from .budgets import check_budgets
 from .criteria import CRITERIA
 from .criteria.base import SCOPES, Criterion, Scope
 from .errors import ArtifactError, BudgetError, CriterionError, DataError, RequestError
 from .expected import check_types
 from .files.sensitivity import NAME, SensitivityFile, read_sensitivity
 from .inputs.subject import Source
-from .measuring.saving import DTYPES, Conditions
+from .measuring.saving import Conditions
 from .planning.budget import BYS, Budget, By
 from .planning.plan import check_limits
 from .planning.rounds import SCHEDULES, Schedule, ratios
@@ -33,7 +34,6 @@ from .repairs.chain import Spec, chained, named, options_of
 from .weights.granularity import Granularity, check_applies
 
 DEFAULT_RATIO = 0.5
-ALSO: tuple[By, ...] = ("params", "macs")  # what further budgets may count
 SEARCH, SENSITIVITY = "search", "sensitivity:"  # scopes beside those of criteria
 TRIALS = 24
 MOST_STEPS = 1000
@@ -140,8 +140,7 @@ class Request:
         self.chosen, self.mending  # noqa: B018  (looks the names up)
         Budget(self.fraction, self.by, total=0)  # checks the ratio
         self._check_scope()
-        self._check_latency()
-        self._check_also()
+        check_budgets(self)
         if self.finetune is not None:
             check_installed()
         if self.level.masks:
@@ -190,60 +189,6 @@ class Request:
         if found["recipe"] is None:
             raise ArtifactError(f"The measurement in {place} was cut off; repeat it to finish it.")
         return found
-
-    def _check_latency(self) -> None:
-        """Refuse what cannot go with a latency, and words about latency where it does not count."""
-        if self.latency_dtype not in DTYPES:
-            raise BudgetError(unknown("precision", self.latency_dtype, list(DTYPES)))
-        if self.latency_batch < 1:
-            raise BudgetError(f"latency_batch is {self.latency_batch}; expected 1 or more.")
-        if self.by != "latency":
-            for name in ("target_ms", "latency_batch", "latency_dtype", "compile"):
-                if getattr(self, name) != Request.__dataclass_fields__[name].default:
-                    raise BudgetError(
-                        f"{name} is about latency, but the budget counts {self.by}; pass "
-                        "by='latency' (--by latency), or leave it out."
-                    )
-        elif self.target_ms is not None and not 0 < self.target_ms < math.inf:
-            raise BudgetError(f"target_ms is {self.target_ms}; expected more than 0 milliseconds.")
-        elif self.target_ms is not None and self.ratio is not None:
-            raise BudgetError(
-                f"Both a ratio ({self.ratio:g}) and a target of {self.target_ms:g} ms were given; "
-                "leave one of them out."
-            )
-        elif self.level.masks:
-            raise BudgetError(
-                f"Single weights (granularity {self.level.text!r}) save no time by themselves; "
-                "leave granularity out to prune slices by latency."
-            )
-        elif self.at:
-            raise BudgetError(
-                f"at is {self.at!r}, but latency is that of the whole model; leave at out, and "
-                f"pass include=['{self.at}.*']."
-            )
-        elif self.steps > 1:
-            raise BudgetError(
-                f"Latency is met in one round, but {self.steps} were asked for; leave steps out, "
-                "or count MACs (--by macs)."
-            )
-
-    def _check_also(self) -> None:
-        """Refuse further budgets that cannot be met beside the first."""
-        for word, ratio in self.also.items():
-            if word not in ALSO:
-                raise BudgetError(unknown("further budget", word, ALSO))
-            if word == self.by:
-                raise BudgetError(f"{word} is the budget already; name another one in also.")
-            if not isinstance(ratio, numbers.Real) or not 0 < ratio < 1:
-                raise BudgetError(
-                    f"also asks for {ratio} of {word}; expected the fraction to remove, between 0 "
-                    "and 1 (both excluded)."
-                )
-        if self.also and (self.steps > 1 or self.level.masks):
-            raise BudgetError(
-                "Several budgets are met in one round of slices; leave also out, or steps and "
-                "granularity."
-            )
 
     def _check_no_part(self) -> None:
         """Refuse to count a part where single weights leave: patterns choose them by name."""

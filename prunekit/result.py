@@ -51,6 +51,27 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """How near a model came to the peak memory that was asked for.
+
+    Attributes:
+        asked: The fraction of the dense model's peak to remove.
+        predicted: What the plan removes of it.
+        dense, small: The peaks that were counted on both models, in bytes; see `live_peak`.
+    """
+
+    asked: float
+    predicted: float
+    dense: int
+    small: int
+
+    @property
+    def removed(self) -> float:
+        """The fraction of the dense model's peak that the small one saves."""
+        return 1 - self.small / self.dense
+
+
+@dataclass(frozen=True)
 class Search:
     """How the shares of a budget were found.
 
@@ -88,6 +109,7 @@ class Round:
         masking: The proof that what was masked is zero; None if nothing was.
         timing: How near it came to the latency that was asked for; None if none was.
         search: How the budget was shared, if that was searched for.
+        footprint: How near it came to the peak memory that was asked for; None if none was.
     """
 
     asked: float
@@ -100,6 +122,7 @@ class Round:
     masking: Masking | None = None
     timing: Timing | None = None
     search: Search | None = None
+    footprint: Footprint | None = None
 
     def report(self) -> dict[str, Any]:
         """Return everything as plain data."""
@@ -171,6 +194,9 @@ class Result:
         timing = self.rounds[-1].timing
         if timing is not None:
             return timing.saving.removed
+        footprint = self.rounds[-1].footprint
+        if self.plan.by == "memory" and footprint is not None:
+            return footprint.removed
         if self.plan.by == "slices":
             return self.plan.got
         sides = self.part or (self.before, self.after)

@@ -20,6 +20,7 @@ from prunekit.measuring import own_times as own
 from prunekit.measuring import saving
 from prunekit.measuring.counting import Latency
 from prunekit.measuring.saving import Conditions, Saving
+from prunekit.planning.budget import Term
 from prunekit.planning.curve import Curve
 from prunekit.planning.plan import NothingToRemove, OutOfReach, Plan
 from prunekit.pruning import cache, closing, latency_table
@@ -54,6 +55,9 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(saving, "MOST", 9)
 
 
+BUSY = 0.15  # of what is timed: other work may take the core at any moment
+
+
 def by_latency(ratio=0.4, **options):
     torch.manual_seed(0)
     return prune(Net(), "magnitude", ratio, by="latency", example_input=X, **options)
@@ -63,9 +67,9 @@ def test_the_time_of_what_is_built_is_what_was_asked_for():
     """The layer's time is 1 ms and 10.24 ms for 128 channels; 40 % of it is 56 channels."""
     result = by_latency(multiple=1)
     timing = result.rounds[0].timing
-    assert abs(len(result.plan.kept["up"]) - 72) <= 6
-    assert result.got == timing.saving.removed == pytest.approx(0.4, abs=0.05)
-    assert timing.predicted == pytest.approx(0.4, abs=0.05)
+    assert abs(len(result.plan.kept["up"]) - 72) <= BUSY * 128
+    assert result.got == timing.saving.removed == pytest.approx(0.4, abs=BUSY)
+    assert timing.predicted == pytest.approx(0.4, abs=BUSY)
     assert timing.saving.low <= timing.saving.removed <= timing.saving.high
 
 
@@ -108,6 +112,70 @@ def test_a_batch_that_does_not_fit_is_said(capsys):
     said = capsys.readouterr().err
     assert "does not fit into memory" in said
     assert "latency_batch" in said
+
+
+def test_rounds_lead_to_the_time_that_was_asked_for(monkeypatch):
+    """One table is made, and only the last round is timed."""
+    made = []
+    measured = latency_table.own_times
+    monkeypatch.setattr(latency_table, "own_times", lambda *a: made.append(1) or measured(*a))
+    result = by_latency(multiple=1, steps=3)
+    assert made == [1]
+    *first, last = result.rounds
+    assert [one.timing for one in first] == [None, None]
+    assert [round(one.asked, 3) for one in result.rounds] == [0.281, 0.385, 0.4]
+    assert abs(len(result.plan.kept["up"]) - 72) <= BUSY * 128
+    assert last.timing.predicted == pytest.approx(0.4, abs=BUSY)
+    assert result.got == last.timing.saving.removed == pytest.approx(0.4, abs=BUSY)
+
+
+def test_a_last_round_without_anything_to_do_is_measured_all_the_same():
+    """One channel of sixteen is gone after any round, so that the second has nothing to remove."""
+    result = by_latency(0.36, multiple=64, steps=2)
+    assert len(result.rounds) == 1
+    assert "had nothing to remove" in result.warnings[0]
+    timing = result.rounds[0].timing
+    assert len(result.plan.kept["up"]) == 64
+    assert timing.asked == 0.36
+    assert result.got == timing.saving.removed == pytest.approx(0.45, abs=0.05)
+    assert timing.predicted == pytest.approx(0.45, abs=0.05)
+
+
+def test_a_correction_that_would_remove_nothing_ends_the_search(monkeypatch):
+    bench = Bench(lambda p: 0.4 + p)
+
+    def plan(target):
+        if target < 0.2:
+            raise NothingToRemove("less than a step")
+        return Bench.plan(bench, target)
+
+    monkeypatch.setattr(bench, "plan", plan)
+    _, timing = bench.close(0.3, monkeypatch)
+    assert timing.tries == bench.built == 1
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 0.99), st.floats(0.1, 9.0)), min_size=1, max_size=8),
+    st.floats(0.05, 1),
+    st.floats(0, 1),
+)
+def test_what_is_left_of_a_curve_goes_on_as_the_curve_does(points, size, further):
+    curve = Curve.fitted(*zip(*points, (1.0, 5.0), strict=True))
+    term = Term(7.0, (("a", 0),), curve)
+    rest = term.after([size])
+    both = 7.0 - term.saved([size * further])
+    assert rest.cost - rest.saved([further]) == pytest.approx(both)
+    assert Term(7.0, ()).after([0.5]).cost == 3.5
+    assert term.after([0.0]).cost == 0
+
+
+def test_a_round_says_what_it_was_asked_for_and_not_what_corrected_plans_are(monkeypatch):
+    took = Latency(10.0, 9.0, 11.0)
+    found = iter([Saving(0.3, 0.2, 0.4, took, took), Saving(0.4, 0.3, 0.5, took, took)])
+    monkeypatch.setattr(closing, "saved_time", lambda *_: next(found))
+    result = by_latency(0.4, multiple=1)
+    assert result.rounds[0].timing.tries == 2
+    assert result.rounds[0].asked == result.plan.asked == 0.4
 
 
 def test_milliseconds_may_be_named_instead():
@@ -261,7 +329,6 @@ REFUSED = {
     "--by latency --latency-batch 0": "expected 1 or more",
     "--by latency --latency-dtype int8": "No precision is called 'int8'",
     "--by latency --granularity 2:4 --criterion magnitude": "save no time by themselves",
-    "--by latency --steps 2": "met in one round",
     "--also latency=0.3": "No further budget",
     "--also params=0.3": "params is the budget already",
     "--also macs=1.3": "also asks for 1.3 of macs",

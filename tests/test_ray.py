@@ -1,5 +1,6 @@
 """Cells as Ray tasks: what they give, and what becomes of them when something dies."""
 
+import json
 import os
 import re
 import signal
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 from conftest import write_digits
 
-from prunekit import criterion
+from prunekit import criterion, sensitivity
+from prunekit.cli import main
 from prunekit.comparison.compare import plan
 from prunekit.comparison.grid import Grid
 from prunekit.comparison.launch import Silent, run_here
-from prunekit.comparison.on_ray import Cluster
+from prunekit.comparison.on_ray import Cluster, cuts
 from prunekit.comparison.store import Store
 from prunekit.criteria import CRITERIA
 from prunekit.errors import GridError
@@ -359,6 +361,82 @@ def test_a_criterion_that_cannot_be_sent_is_a_sentence(digits, store, two_worker
     grid, jobs = make(digits, "locked")
     with pytest.raises(GridError, match=r"criterion 'locked' cannot be sent .*entry point"):
         Cluster()(grid, jobs, store, Silent())
+
+
+# -- sensitivity ------------------------------------------------------------------------------
+
+CUTS = {"include": ["stages.0.*"], "ratios": (0.5, 0.75), "calibration": 32, "device": "cpu"}
+
+
+def sensed(digits, criterion="magnitude", **options):
+    return sensitivity("convnext_micro", criterion, data=digits, **{**CUTS, **options})
+
+
+def test_cuts_are_what_they_are_without_ray(digits, two_workers):
+    told = []
+    here = sensed(digits, repair="bias")
+    there = sensed(digits, repair="bias", launcher=Cluster().cuts, on_effect=told.append)
+    assert there.effects == here.effects
+    assert len(here.effects) == 4
+    assert (there.images, there.uncut) == (here.images, here.uncut)
+    assert {one.axis for one in told} == {one.axis for one in here.effects}
+
+
+def test_known_cuts_are_not_measured_again_and_others_by_what_only_this_process_knows(
+    digits, tmp_path, two_workers, forgotten
+):
+    @criterion("own_sizes")
+    def own_sizes(axes):
+        """Note where it runs."""
+        (tmp_path / f"pid-{os.getpid()}").touch()
+        return sizes(axes)
+
+    first, *others = sensed(digits, "own_sizes").effects
+    told, odd = [], replace(first, divergence=9.0)
+    found = sensed(
+        digits, "own_sizes", known=[odd], launcher=Cluster().cuts, on_effect=told.append
+    )  # fmt: skip
+    assert list(found.effects) == [odd, *others]
+    assert sorted(told, key=str) == sorted(others, key=str)
+    assert len(list(tmp_path.glob("pid-*"))) > 1
+
+
+def test_a_cut_that_fails_is_told_once_the_others_are_measured(digits, two_workers, forgotten):
+    home = os.getpid()
+
+    @criterion("homesick")
+    def homesick(axes):
+        """Fail elsewhere."""
+        if os.getpid() != home:
+            raise ValueError("far away")
+        return sizes(axes)
+
+    with pytest.raises(GridError, match=r"4 of 4 cuts .* at \d+%: .*far away.*tries them again\."):
+        sensed(digits, "homesick", launcher=Cluster().cuts)
+
+
+def test_a_worker_refuses_cuts_of_other_weights(digits, two_workers, monkeypatch):
+    monkeypatch.setattr(cuts, "weights_digest", lambda model: "abc")  # in this process only
+    with pytest.raises(GridError, match="other weights than the cell was planned with"):
+        sensed(digits, launcher=Cluster().cuts)
+
+
+def test_a_sensitivity_asks_of_ray_what_a_comparison_does(digits, two_workers, capsys):
+    with pytest.raises(GridError, match=r"what --device cpu asks for, but get 1 GPUs each"):
+        sensed(digits, launcher=Cluster(gpus=1).cuts)
+    assert main(["sensitivity", "--arch", "vit_micro", "--cpus", "2"]) == 2
+    assert "--cpus says what Ray is to do" in capsys.readouterr().err
+
+
+def test_the_command_measures_with_ray_and_goes_on(digits, tmp_path, two_workers):
+    out = tmp_path / "out"
+    words = "sensitivity --arch convnext_micro --criterion magnitude --ratios 0.5 --calibration 32"
+    words = [*words.split(), "--include", "stages.0.*", "--data", digits, "--out", str(out)]
+    assert main([*words, "--quiet", "--launcher", "ray"]) == 0
+    there = json.loads((out / "sensitivity.json").read_text())
+    assert main([*words, "--quiet"]) == 0  # all is known
+    assert json.loads((out / "sensitivity.json").read_text())["effects"] == there["effects"]
+    assert there["recipe"]["criterion"] == "magnitude"
 
 
 # -- not connected; at the end, since starting a Ray takes seconds ---------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import TOYS, toy
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit.tracing.copies import weightless
@@ -55,6 +56,14 @@ def test_views_share_memory_and_what_is_written_in_place_stays_itself():
             assert x.t().untyped_storage()._cdata == x.untyped_storage()._cdata
             assert x.add_(1) is x
             assert (x + 1).untyped_storage()._cdata != x.untyped_storage()._cdata
+
+
+def test_what_returns_its_input_goes_on_doing_so():
+    x = torch.ones(2, 3, device="meta")
+    with torch.inference_mode(), Shapes():  # where a dropout comes here whole
+        for _ in range(2):
+            still = nn.functional.dropout(x, training=False)
+            assert still.untyped_storage()._cdata == x.untyped_storage()._cdata
 
 
 def test_real_tensors_are_computed_every_time():

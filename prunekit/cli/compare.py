@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING
 from ..errors import GridError
 from .common import add_data, add_examples, place, progress, words
 from .grid_screen import Screen, say_interrupted
+from .launching import add_launcher, cluster_of
 
 if TYPE_CHECKING:
     from ..comparison.findings import Findings
     from ..comparison.grid import Grid
     from ..comparison.launch import Failure, Job, Launcher
-
-LAUNCHERS = ("local", "ray")
-
 
 EXAMPLES = """
 prunekit compare --criterion all --repair none,lstsq --ratio 0.3,0.5 --out comparisons/zoo
@@ -43,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--scope", type=words, help="axis, kind, model, or own: the criterion's (own)")
     add("--repair", type=specs, help="none, bias, lstsq, recalibrate, or with a + between (none)")
     add("--axes", type=words, help="sets of kinds, such as mlp+head,mlp+head_dim (default)")
-    add("--by", type=words, help="params, macs, slices, latency (params)")
+    add("--by", type=words, help="params, macs, slices, latency, memory (params)")
     add("--ratio", type=numbers, help="fractions of the whole model to remove (0.5)")
     add("--seeds", type=seeds, help="how many, from 0; or a list such as 3,4 (1)")
     add("--finetune", type=words, help="none, or recipes to train with afterwards (none)")
@@ -62,10 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--out", type=place, help="directory for cells and report; a run that was cut off goes on")
     add("--report-only", type=place, metavar="DIR", help="write the report anew from its cells")
     add("--dry-run", action="store_true", help="print the cells, time one, and estimate the rest")
-    add("--launcher", choices=LAUNCHERS, default="local", help="what runs the cells (local)")
-    add("--address", help="of a Ray cluster; one is started here unless given")
-    add("--cpus", type=float, help="that Ray sets apart for a cell (1)")
-    add("--gpus", type=float, help="that Ray sets apart for a cell (0)")
+    add_launcher(parser)
     add_examples(parser, EXAMPLES)
     parser.set_defaults(run=_run)
 
@@ -105,7 +100,9 @@ def _run(options: argparse.Namespace) -> int:
             raise GridError("A comparison is kept in a directory; give one with --out.")
         if options.out is not None:
             check_out(options.out)
-        launcher = _launcher(options)
+        from ..comparison.launch import run_here
+
+        launcher: Launcher = cluster_of(options) or run_here
         on_step("look at the models")
         jobs = plan(grid)
     if options.dry_run:
@@ -129,23 +126,6 @@ def _grid(options: argparse.Namespace) -> Grid:
     names = [entry.name for entry in (*fields(Grid), *fields(Settings)) if entry.name != "settings"]
     flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return Grid.read(options.grid, flags) if options.grid else Grid.of(flags)
-
-
-def _launcher(options: argparse.Namespace) -> Launcher:
-    from ..comparison.launch import run_here
-
-    names = ("address", "cpus", "gpus")
-    asked = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.launcher == "local":
-        if asked:
-            raise GridError(
-                f"--{next(iter(asked))} says what Ray is to do, but cells are run here; add "
-                "--launcher ray, or leave it out."
-            )
-        return run_here
-    from ..comparison.on_ray import Cluster
-
-    return Cluster(**asked)
 
 
 def _command() -> str:

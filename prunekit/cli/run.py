@@ -77,8 +77,12 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
     complete_with(criterion, _criteria)
     add("--ratio", type=float, help="fraction of the whole model to remove (0.5)")
     add("--granularity", default="slice", help="what leaves: slice, weight, or n:m (slice)")
-    add("--by", default="params", help="what it counts: params, macs, slices or latency (params)")
-    add("--also", type=shares, default={}, help="further budgets, at least: params=0.3,macs=0.5")
+    add(
+        "--by",
+        default="params",
+        help="what it counts: params, macs, slices, latency or memory (params)",
+    )
+    add("--also", type=shares, default={}, help="at least, too: params=0.3,macs=0.5,memory=0.2")
     add(
         "--scope",
         help="where slices compete: axis, kind or model (the criterion's own); or how axes share "

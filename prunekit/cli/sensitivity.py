@@ -19,6 +19,7 @@ from .common import (
     warn,
     words,
 )
+from .launching import add_launcher, cluster_of
 from .run import pixels
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 prunekit sensitivity --arch swin_micro --criterion dimap --repair lstsq
 prunekit sensitivity --arch vit_micro --axes mlp,head,block --by latency --out there
+prunekit sensitivity --arch swin_t --weights random --data there --launcher ray --address auto
 prunekit sensitivity --arch vit_b --weights vit_b.pth --data imagenet --out vit_b-sensitivity
 """
 WORDS = (  # of prune, that say what is measured
@@ -56,6 +58,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--seed", type=int, default=0)
     add("--out", type=place, help="directory for the figures and a chart; what is there goes on")
+    add_launcher(parser)
     add_output(parser)
     add_examples(parser, EXAMPLES)
     parser.set_defaults(run=_run)
@@ -69,7 +72,9 @@ def numbers(text: str) -> tuple[float, ...]:
 def _run(options: argparse.Namespace) -> int:
     with progress("load torch", quiet=options.quiet, interrupted=_interrupted(options)) as on_step:
         from ..sensing.kept import Kept
-        from ..sensing.measure import RATIOS, sensitivity
+        from ..sensing.measure import RATIOS, measured_here, sensitivity
+
+        cluster = cluster_of(options)
 
         asked = {word: getattr(options, word) for word in ("arch", "criterion", *WORDS)}
         ratios = options.ratios or RATIOS
@@ -78,6 +83,7 @@ def _run(options: argparse.Namespace) -> int:
             options.arch,
             options.criterion,
             ratios=ratios,
+            launcher=cluster.cuts if cluster else measured_here,
             known=kept.effects if kept else (),
             on_step=on_step,
             on_effect=kept.add if kept else lambda effect: None,

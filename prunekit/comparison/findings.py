@@ -33,8 +33,8 @@ class Row:
         seeded: Whether the seed makes a difference.
         problem: Why there are no figures; then all others are None.
         got: The fraction of the budget that was removed.
-        missed: Whether a seed is over half a point from what was asked, or three of latency; then
-            it has no rank.
+        missed: Whether a seed is over half a point from what was asked, or three of
+            latency or memory; then it has no rank.
         params, macs: What is left.
         speedup: Dense latency over latency, timed side by side, by batch size; None if some were
             not timed.

@@ -13,7 +13,7 @@ NAMED = 4  # tied rows at most, before they are only counted
 VARIANTS = 3  # repairs and recipes at most that the answer speaks of, after the plain one
 
 SINGLE = "Where there is one seed only, how much of a difference is its luck is not known."
-BUDGETS = {"params": "parameters", "macs": "MACs", "latency": "latency"}
+BUDGETS = {"params": "parameters", "macs": "MACs", "latency": "latency", "memory": "peak memory"}
 
 
 def answer(standings: Sequence[Standing]) -> str:

@@ -32,7 +32,7 @@ class AxisPlan(TypedDict):
 class PlanData(TypedDict):
     """See `Plan`."""
 
-    by: Literal["params", "macs", "slices", "latency"]
+    by: Literal["params", "macs", "slices", "latency", "memory"]
     asked: Fraction
     got: Fraction
     axes: Annotated[dict[str, AxisPlan], MaxLen(100_000)]

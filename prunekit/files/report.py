@@ -125,6 +125,16 @@ class TimingEntry(TypedDict):
 
 
 @OPEN
+class FootprintEntry(TypedDict):
+    """How near a model came to a peak of memory; see `Footprint`."""
+
+    asked: Fraction
+    predicted: Fraction
+    dense: Positive
+    small: Positive
+
+
+@OPEN
 class SearchEntry(TypedDict):
     """How the shares of a budget were found; see `Search`."""
 
@@ -149,6 +159,7 @@ class RoundEntry(TypedDict):
     unrepaired: NotRequired[dict[str, Text]]
     timing: NotRequired[TimingEntry | None]
     search: NotRequired[SearchEntry | None]
+    footprint: NotRequired[FootprintEntry | None]
 
 
 @OPEN

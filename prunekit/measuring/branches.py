@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 
 from ..axis import Axis
 from ..naming import is_within
-
-Place = tuple[str, int]  # a parameter, and one of its dimensions
+from ..planning.budget import Place
 
 
 class Branches:

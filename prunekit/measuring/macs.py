@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch.utils.flop_counter import flop_registry
 
 from ..arguments import Inputs, batch_of, call
 from ..tracing.running import dry_run, plainly
-from ..tracing.shapes import Shapes, is_composite
+from ..tracing.shapes import is_composite
+from .watched import Watched
 
 Place = tuple[str, str]  # a module's name and a parameter's; none is an empty string
 
@@ -41,39 +41,17 @@ def _counted(model: nn.Module, inputs: Inputs) -> dict[Place, int]:
     return {place: flops // 2 for place, flops in counter.flops.items() if flops}
 
 
-class _Counter(Shapes):  # type: ignore[no-untyped-call]
+class _Counter(Watched):  # type: ignore[no-untyped-call]
     """Adds up what torch's formulas say of every operation, place by place."""
 
     def __init__(self, model: nn.Module):
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.flops: dict[Place, int] = {}
         self._weights = {
             parameter.untyped_storage()._cdata: name
             for name, parameter in model.named_parameters()
             if parameter.dim() > 1
         }
-        self._running = [""]
-
-    @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Keep track of which modules run, each by the first of its names."""
-        handles = []
-        for name, module in model.named_modules():
-            handles += [
-                module.register_forward_pre_hook(self._enter(name), prepend=True),
-                module.register_forward_hook(self._leave, always_call=True),
-            ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _enter(self, name: str) -> Any:
-        return lambda *_: self._running.append(name)
-
-    def _leave(self, *_: object) -> None:
-        self._running.pop()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import nn
 
 from ..arguments import Inputs
+from ..tracing.checkpointing import without_checkpointing
 from ..tracing.copies import in_precision
+from .compiling import compiled
 from .counting import Latency
-from .latency import fitting, summed_up, times
+from .latency import batch_for, fitting, summed_up, times
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -69,25 +70,29 @@ def saved_time(
         example: Inputs; the first image is repeated.
         conditions: How.
     """
-    ready = [conditions.ready(model, example) for model in (dense, small)]
-    models = [model for model, _ in ready]
-    with fitting(conditions.batch), _compiled(conditions.compiled):
-        run = [_compile(model) for model in models] if conditions.compiled else models
-        passes = times(run, ready[0][1], conditions.batch, most=MOST, seconds=SECONDS)
+    with runnable([dense, small], example, conditions) as (models, inputs):
+        passes = times(models, inputs, conditions.batch, most=MOST, seconds=SECONDS)
     pairs = [1 - after / before for before, after in zip(*passes, strict=True)]
     low, middle, high = statistics.quantiles(pairs, n=4)
     return Saving(middle, low, high, *map(summed_up, passes))
 
 
-def _compile(model: nn.Module) -> nn.Module:
-    return cast(nn.Module, torch.compile(model))
-
-
 @contextmanager
-def _compiled(wanted: bool) -> Iterator[None]:
-    """Forget what was compiled afterwards: models of other sizes would be recompilations of it."""
-    try:
-        yield
-    finally:
-        if wanted:
-            torch.compiler.reset()
+def runnable(
+    models: Sequence[nn.Module], example: Inputs, conditions: Conditions
+) -> Iterator[tuple[list[nn.Module], Inputs]]:
+    """Yield copies of models that can be timed under some conditions, and inputs for them.
+
+    Raises:
+        BudgetError: They do not fit into memory, or cannot be compiled.
+    """
+    pairs = [conditions.ready(model, example) for model in models]
+    ready, inputs = [model for model, _ in pairs], pairs[0][1]
+    with fitting(conditions.batch):
+        if not conditions.compiled:
+            yield ready, inputs
+            return
+        with torch.inference_mode(), without_checkpointing(*ready):
+            batches = [batch_for(model, inputs, conditions.batch) for model in ready]
+            with compiled(ready, batches) as made:
+                yield made, inputs

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import BudgetError
 from .curve import Curve
 
-By = Literal["params", "macs", "slices", "latency"]
+By = Literal["params", "macs", "slices", "latency", "memory"]
+Place = tuple[str, int]  # a parameter, and one of its dimensions
 
 
-BYS: tuple[By, ...] = ("params", "macs", "slices", "latency")
+BYS: tuple[By, ...] = ("params", "macs", "slices", "latency", "memory")
 
 
 CLOSE_ENOUGH = 0.005  # of the budget: a result further from what was asked is remarked upon
@@ -30,7 +31,7 @@ class Term:
     """
 
     cost: float
-    dims: tuple[tuple[str, int], ...]
+    dims: tuple[Place, ...]
     curve: Curve | None = None
 
     def saved(self, left: Iterable[float]) -> float:
@@ -42,6 +43,23 @@ class Term:
         """Return the same for fractions near 1, at which no curve is exact."""
         slope = 1.0 if self.curve is None else self.curve.slope
         return self.cost * slope * (1 - math.prod(left))
+
+    def after(self, left: Iterable[float]) -> Term:
+        """Return the cost that is there once these fractions of its dimensions are left."""
+        size = math.prod(left)
+        if size == 0 or self.curve is None:
+            return replace(self, cost=self.cost * size)
+        return replace(self, cost=self.cost * self.curve(size), curve=self.curve.after(size))
+
+    @property
+    def parts(self) -> tuple[Term, ...]:
+        """What single slices save of it, term by term."""
+        return (self,)
+
+    @property
+    def moments(self) -> tuple[tuple[Term, ...], ...]:
+        """The sums of which it is the largest; one unless it is a `Peak`."""
+        return ((self,),)
 
 
 @dataclass(frozen=True)
@@ -66,7 +84,8 @@ class Budget:
 
     Attributes:
         ratio: The fraction of `total` to remove, in (0, 1).
-        by: What is counted: `params`, `macs`, `slices`, or `latency` in nanoseconds.
+        by: What is counted: `params`, `macs`, `slices`, `latency` in nanoseconds, or `memory` in
+            bytes.
         total: What the whole original model costs.
         terms: The part of it that can shrink; the rest is fixed. Unused for slices.
         gone: What of it has left already, see `Cost`.
@@ -89,3 +108,27 @@ class Budget:
                 f"The ratio is {self.ratio}; expected the fraction to remove, between 0 and 1 "
                 "(both excluded)."
             )
+
+    @property
+    def target(self) -> float:
+        """What may be left of it."""
+        return (1 - self.ratio) * self.total
+
+    @property
+    def fixed(self) -> float:
+        """What would be left of a peak if all that can shrink were gone."""
+        moments = (moment for term in self.terms for moment in term.moments)
+        return max(sum(term.cost for term in moment if not term.dims) for moment in moments)
+
+    @property
+    def parts(self) -> Sequence[Budget]:
+        """The budgets to meet together: of memory, one for every moment at which it is exceeded."""
+        if self.by != "memory":
+            return (self,)
+        moments = [moment for term in self.terms for moment in term.moments]
+        sums = [sum(term.cost for term in moment) for moment in moments]
+        return [
+            Budget(1 - self.target / whole, self.by, whole, moment)
+            for whole, moment in zip(sums, moments, strict=True)
+            if whole > self.target
+        ]

@@ -48,6 +48,20 @@ class Curve:
             return 0.0
         return float(np.interp(size, self.sizes, self.costs))
 
+    def after(self, size: float) -> Curve:
+        """Return the curve of what is left once a fraction of the size is: 1 is what is there then.
+
+        Args:
+            size: The fraction, above 0.
+        """
+        there = self(size)
+        points = [(1.0, 1.0)] + [
+            (each / size, cost / there)
+            for each, cost in zip(self.sizes, self.costs, strict=True)
+            if each < size
+        ]
+        return Curve(*zip(*sorted(points), strict=True))
+
     @property
     def slope(self) -> float:
         """How fast the cost falls over all that was measured; 1 if in proportion to the size."""

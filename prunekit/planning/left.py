@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,15 +32,27 @@ def slices_left(axes: Sequence[Axis], plan: Plan) -> dict[str, int]:
     return {axis.name: len(plan.kept[axis.name]) // axis.spec.groups for axis in axes}
 
 
+def still_there(axes: Sequence[Axis], plan: Plan, terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Return what a plan leaves of a cost, term by term, for what may shrink further."""
+    fraction = _fraction(axes, plan)
+    return tuple(term.after(fraction(*place) for place in term.dims) for term in terms)
+
+
 def saved(axes: Sequence[Axis], plan: Plan, terms: Sequence[Term]) -> float:
     """Return what a plan saves of a cost."""
+    fraction = _fraction(axes, plan)
+    return sum(term.saved(fraction(*place) for place in term.dims) for term in terms)
+
+
+def _fraction(axes: Sequence[Axis], plan: Plan) -> Callable[[str, int], float]:
+    """Return what says how much of a parameter's dimension a plan leaves."""
     lengths = {place: cut[0][1].weight.shape[place[1]] for place, cut in cuts(axes).items()}
     left = positions_left(axes, plan)
 
     def fraction(name: str, dim: int) -> float:
         return len(left[name][dim]) / lengths[name, dim] if (name, dim) in lengths else 1.0
 
-    return sum(term.saved(fraction(*place) for place in term.dims) for term in terms)
+    return fraction
 
 
 def positions_left(axes: Sequence[Axis], plan: Plan) -> dict[str, dict[int, Tensor]]:

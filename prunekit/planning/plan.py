@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,6 +97,9 @@ def make_plan(
     plan is the point on it nearest to the budget. Only where that misses the budget by more
     than `CLOSE_ENOUGH` are smaller events from further along pulled forward.
 
+    Of memory, every moment of a forward pass that holds too much is a budget of its own, for which
+    only those axes shrink that it depends on.
+
     Args:
         axes: What may shrink.
         scores: One (size,) score per axis; higher means keep.
@@ -122,13 +126,17 @@ def make_plan(
     units = make_units(axes, scores, whole, uniform=uniform)
     chain = make_chain(units, scope, floor, multiple)
     counts = counts_after(units, [])
-    for one in (budget, *also):
+    for number, one in enumerate((budget, *also)):
         cost = _Cost(units, one)
+        solve = _solve if number == 0 and one.by != "memory" else _solve_at_least
         reachable = 1 - cost(counts_after(units, chain)) / one.total
         if one.ratio - reachable > CLOSE_ENOUGH:
             said = _out_of_reach(one, reachable, axes, floor, multiple)
             raise OutOfReach(said, reachable, one.by)
-        counts = list(map(min, counts, _solve(chain, units, cost, one)))
+        for part in one.parts:
+            paid = cost.of(part)
+            events = chain if one.by != "memory" else paid.lowered_by(chain)
+            counts = list(map(min, counts, solve(events, units, paid, part)))
     cost = _Cost(units, budget)
     got = 1 - cost(counts) / budget.total
     if cost(counts) == cost(counts_after(units, [])):
@@ -166,7 +174,7 @@ def _solve(chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, budget: B
     that this misses, the gap before it is filled with smaller events from further along.
     Whichever it is, a larger ratio never removes less.
     """
-    target = (1 - budget.ratio) * budget.total
+    target = budget.target
     steps = _first_below(chain, units, cost, target)
     if steps == 0:
         return counts_after(units, [])
@@ -178,6 +186,17 @@ def _solve(chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, budget: B
     if target < cost(nearest_above):
         return after if under <= cost(nearest_above) - target else nearest_above
     return _fill(chain[steps:], before, cost, target)
+
+
+def _solve_at_least(
+    chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, budget: Budget
+) -> list[int]:
+    """Return the point on the chain next to a further budget, or the one after it."""
+    steps = _first_below(chain, units, cost, budget.target)
+    before = counts_after(units, chain[: max(0, steps - 1)])
+    after = counts_after(units, chain[:steps])
+    over, under = cost(before) - budget.target, budget.target - cost(after)
+    return before if over <= min(under, CLOSE_ENOUGH * budget.total) else after
 
 
 def _first_below(chain: Sequence[Event], units: Sequence[Unit], cost: _Cost, target: float) -> int:
@@ -220,12 +239,25 @@ class _Cost:
         self._unit_of = {axis.name: n for n, unit in enumerate(units) for axis in unit.axes}
         self._cuts = cuts(axes)
 
+    def of(self, budget: Budget) -> _Cost:
+        """Return the same for another budget."""
+        other = copy(self)
+        other._budget = budget
+        return other
+
+    def lowered_by(self, chain: Sequence[Event]) -> list[Event]:
+        """Return the events that save anything of it, as far as terms say."""
+        places = (self._cuts.get(dim, ()) for term in self._budget.terms for dim in term.dims)
+        units = {self._unit_of[axis.name] for cutting in places for axis, _ in cutting}
+        return [event for event in chain if event.unit in units]
+
     def __call__(self, counts: Sequence[int]) -> float:
         if self._budget.by == "slices":
             return float(
                 sum(n * u.slices_per_step for n, u in zip(counts, self.make_units, strict=True))
             )
-        fractions = {dim: self._fraction(dim, counts) for dim in self._cuts}
+        dims = dict.fromkeys(dim for term in self._budget.terms for dim in term.dims)
+        fractions = {dim: self._fraction(dim, counts) for dim in dims if dim in self._cuts}
         saved = (
             term.saved(fractions.get(dim, 1.0) for dim in term.dims) for term in self._budget.terms
         )
@@ -251,8 +283,11 @@ def _out_of_reach(
 ) -> str:
     kinds = ", ".join(dict.fromkeys(axis.kind for axis in axes))
     most = math.floor(reached * 1000) / 1000
-    return (
+    said = (
         f"A ratio of {budget.ratio:g} by {budget.by} is out of reach: with axes {kinds}, a floor "
-        f"of {floor:g} and multiples of {multiple}, at most {most:.3f} can be removed; lower the "
-        "ratio, the floor or the multiple, or let more kinds of axes shrink."
+        f"of {floor:g} and multiples of {multiple}, at most {most:.3f} can be removed"
     )
+    if budget.by == "memory":
+        said += f", and tensors that no axis reaches are {budget.fixed / budget.total:.3f} of it"
+    lower = "lower the ratio, the floor or the multiple, or " if most > 0 else ""
+    return f"{said}; {lower}let more kinds of axes shrink."

@@ -27,6 +27,7 @@ def priced(axes: Sequence[Axis], by: By, terms: Sequence[Term]) -> list[Axis]:
 
 def saved_by_one(axis: Axis, terms: Sequence[Term]) -> float:
     """Return what one slice costs while all others are there, its own and theirs."""
+    terms = [part for term in terms for part in term.parts]
     if axis.spec.branch is not None:
         gone = {(member.name, member.dim) for member in axis.members}
         return sum(term.saved(0.0 if d in gone else 1.0 for d in term.dims) for term in terms)

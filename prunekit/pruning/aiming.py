@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import BudgetError
-from ..measuring.latency import fitting, summed_up, times
+from ..measuring.compiling import check_compiles
+from ..measuring.latency import summed_up, times
+from ..measuring.saving import runnable
 from .job import Job
 
 
@@ -13,14 +15,19 @@ def aimed(job: Job) -> Job:
     """Return a job that knows what to remove: the dense model is timed if only a latency was named.
 
     Raises:
-        BudgetError: The dense model is as fast already.
+        BudgetError: The dense model is as fast already, or cannot be compiled though it should be.
     """
-    request = job.request
+    request, subject = job.request, job.subject
+    if request.compile:
+        check_compiles(next(subject.model.parameters()).device)
     if request.target_ms is None:
         return job
-    with job.watch("time"), fitting(request.latency_batch):
-        model, example = request.conditions.ready(job.subject.dense, job.subject.example)
-        taken = times([model], example, request.latency_batch)[0]
+    conditions = request.conditions
+    with (
+        job.watch("time"),
+        runnable([subject.dense], subject.example, conditions) as (models, inputs),
+    ):
+        taken = times(models, inputs, conditions.batch)[0]
     dense = summed_up(taken).median
     if request.target_ms >= dense:
         raise BudgetError(

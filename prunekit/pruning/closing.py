@@ -51,7 +51,7 @@ def closed(
         except NothingToRemove:
             if not tries:
                 raise
-            break  # what is nearer would be the model as it is
+            break  # rounds before this one, or the smallest step, went further already
         if any(plan.kept == before.kept for before, _ in tries):
             break  # there is no plan between those that were tried
         saving = saved_time(dense, build(plan), example, conditions)

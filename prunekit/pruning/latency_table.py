@@ -26,7 +26,7 @@ from ..measuring.branches import Branches
 from ..measuring.own_times import own_times
 from ..measuring.provenance import device_name, versions
 from ..measuring.saving import Conditions
-from ..planning.budget import Term
+from ..planning.budget import Place, Term
 from ..planning.curve import Curve
 from ..planning.left import of_positions, positions_left
 from ..planning.plan import Plan
@@ -35,7 +35,6 @@ from .cache import folder_for, write
 KEPT = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)  # fractions of every axis, beside the whole
 
 Own = dict[str, Annotated[float, Gt(0)]]  # module to its own time, in nanoseconds
-Place = tuple[str, int]  # a parameter, and one of its dimensions
 
 
 class Table(TypedDict):

@@ -14,9 +14,11 @@ from ..cutting.parity import silence, verify
 from ..cutting.shrink import shrunk
 from ..errors import PruneError
 from ..inputs.subject import Subject, find_specs
+from ..measuring.saving import saved_time
 from ..naming import some
-from ..planning.budget import Budget, Cost
+from ..planning.budget import Budget, Cost, Term
 from ..planning.chain import Sharing
+from ..planning.left import saved, still_there
 from ..planning.plan import NothingToRemove, Plan, make_plan
 from ..planning.rounds import combine
 from ..request import SEARCH
@@ -26,6 +28,7 @@ from ..tracing.graph import trace_inside
 from .branches import check_compete, check_told_apart
 from .closing import closed
 from .costs import cost_of, further_budgets
+from .footprints import footprint
 from .job import Job, Outcome
 from .mending import mended
 from .scopes import repaired_otherwise, sharing_by_sensitivity
@@ -57,6 +60,7 @@ class Step:
         model: The small model.
         cut: What all rounds together cut out of the original model.
         cost: What there was, in the original model, of whatever the budget counts.
+        terms: What that was made of.
         round: What was found out in the last round.
         scores: What the criterion said of the original model's slices, axis by axis.
     """
@@ -64,6 +68,7 @@ class Step:
     model: nn.Module
     cut: Cut
     cost: float
+    terms: tuple[Term, ...]
     round: Round
     scores: Mapping[str, Tensor]
 
@@ -95,10 +100,21 @@ def prune_slices(job: Job) -> Outcome:
         else:
             rounds.append(step.round)
     assert step is not None, "the last target raises if no round could remove anything"
+    if job.request.by == "latency" and rounds[-1].timing is None:  # the last had nothing to do
+        rounds[-1] = replace(rounds[-1], timing=_timing(job, step))
     whole = replace(step.cut.plan, asked=targets[-1])
     outcome = _outcome(replace(step, cut=replace(step.cut, plan=whole)), rounds, len(targets))
     said = (*outcome.warnings, *_left_out(job, step.cut.axes), *repaired_otherwise(job))
     return replace(outcome, warnings=said)
+
+
+def _timing(job: Job, step: Step) -> Timing:
+    """Time what rounds made that went as far as all were to go."""
+    conditions, dense = job.request.conditions, job.subject.model
+    with job.watch("time"):
+        saving = saved_time(dense, step.model, job.subject.example, conditions)
+    predicted = saved(step.cut.axes, step.cut.plan, step.terms) / step.cost
+    return Timing(conditions, job.request.fraction, predicted, saving, tries=1)
 
 
 def _left_out(job: Job, axes: Sequence[Axis]) -> Iterator[str]:
@@ -151,15 +167,15 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
         else:
             axes = traced(now, *job.chosen, job.shared)
     check_compete(axes, job.request.competes_in)
-    costs = cost_of(here, axes, job.request.by)
+    costs = _costs(here, axes, before)
     with watch("score"):
         scores = scored(here, axes, costs.terms)
         check_told_apart(axes, scores, job.request.chosen.name)
     scope, search = _scope(here, axes, scores, costs)
     timing = None
     with watch("plan"):
-        if job.request.by == "latency":
-            plan, timing = _timed(job, axes, scores, costs, scope)
+        if job.request.by == "latency" and ratio == job.request.targets[-1]:
+            plan, timing = _timed(here, job.subject.dense, axes, scores, costs, before, scope)
         else:
             plan = _planned(job, axes, scores, ratio, costs, before, scope)
         plan = refined(here, axes, plan, costs.terms)
@@ -169,9 +185,20 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
     if job.request.finetune is not None:
         with watch("train"):
             done = replace(done, trained=job.train_(small))  # the teacher is the original
-    done = replace(done, timing=timing, search=search)
+    held = footprint(job, whole.axes, whole.plan, small)
+    # A corrected plan asks for something else than was asked for.
+    done = replace(done, asked=ratio, timing=timing, search=search, footprint=held)
     first = before.scores if before else _by_name(axes, scores)
-    return Step(small, whole, before.cost if before else costs.total, done, first)
+    cost, terms = (before.cost, before.terms) if before else (costs.total, costs.terms)
+    return Step(small, whole, cost, terms, done, first)
+
+
+def _costs(job: Job, axes: Sequence[Axis], before: Step | None) -> Cost:
+    """Return what there still is of what the budget counts; times are those of the first round."""
+    if before is None or job.request.by != "latency":
+        return cost_of(job, axes, job.request.by)
+    terms = still_there(before.cut.axes, before.cut.plan, before.terms)
+    return Cost(sum(term.cost for term in terms), terms)
 
 
 def traced(
@@ -206,7 +233,7 @@ def _traced_again(subject: Subject, before: Sequence[Axis]) -> list[Axis]:
     specs = [s for s in axes_of(subject.adapter, subject.model) if s.name in names]
     if not specs:
         raise NothingToRemove("No axis of the round before can shrink further. Take fewer steps.")
-    return trace(subject.model, specs, subject.adapter, subject.example)
+    return trace_inside(subject.model, specs, subject.adapter, subject.example)
 
 
 def _by_name(axes: Sequence[Axis], scores: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -300,17 +327,19 @@ def _planned(
 
 def _timed(
     job: Job,
+    dense: nn.Module,
     axes: Sequence[Axis],
     scores: Sequence[Tensor],
     costs: Cost,
+    before: Step | None,
     scope: Scope | Sharing,
 ) -> tuple[Plan, Timing]:
-    """Plan for a latency, which is measured on what the plan makes."""
+    """Plan for a latency, which is measured on what the plan makes, beside the dense model."""
     subject = job.subject
     return closed(
-        lambda target: _planned(job, axes, scores, target, costs, None, scope),
+        lambda target: _planned(job, axes, scores, target, costs, before, scope),
         lambda plan: shrunk(subject.model, axes, plan, subject.adapter).eval(),
-        subject.dense,
+        dense,
         subject.example,
         job.request.fraction,
         job.request.conditions,

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import ArtifactError
 from ..files.sensitivity import NAME, read_sensitivity
-from .measure import Effect, Sensitivity
+from .bench import Effect
+from .measure import Sensitivity
 
 
 class Kept:

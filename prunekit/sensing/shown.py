@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .measure import Effect, Sensitivity
+from .bench import Effect
+from .measure import Sensitivity
 
 BAR = 16  # characters
 SAVED = {"params": "parameters", "macs": "MACs", "latency": "predicted latency"}

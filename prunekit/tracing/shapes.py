@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 MOST = 10_000  # operations to remember; a large model has a few hundred
 
@@ -46,7 +47,8 @@ class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if known is None:
             result = func(*args, **kwargs)
-            self._remember(key, result)
+            if not _returns_what_it_got(result, (args, kwargs)):  # as dropout may
+                self._remember(key, result)
             return result
         made = tuple(_made(kind) for kind in known)
         return made if len(func._schema.returns) > 1 else made[0]
@@ -71,6 +73,13 @@ def _returns_new_tensors(func: Any) -> bool:
     return all(value.alias_info is None for value in values) and all(
         str(value.type) == "Tensor" for value in schema.returns
     )
+
+
+def _returns_what_it_got(result: object, given: object) -> bool:
+    """Say whether any tensor among what an operation returns is one that it was given."""
+    known = {x.untyped_storage()._cdata for x in tree_leaves(given) if isinstance(x, Tensor)}
+    made = (x for x in tree_leaves(result) if isinstance(x, Tensor))
+    return any(x.untyped_storage()._cdata in known for x in made)
 
 
 def _described(value: Any) -> Hashable:

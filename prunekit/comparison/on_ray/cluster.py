@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...errors import GridError
+from ...sensing.bench import Bench, Effect
 from ..grid import Grid
 from ..launch import Failure, Job, Progress
 from ..store import Store
 from .connect import connected
+from .cuts import measured
 from .share import Share
 from .tasks import Launch
 
@@ -77,20 +79,34 @@ class Cluster:
                 missing.append(job)
         if not missing:
             return []
-        self._check_device(grid, missing)
+        devices = {job.determined_by["device"] for job in missing}
+        self._check_device(devices, grid.settings.device)
         with connected(self.address) as ray:
             return Launch(self.share, ray, grid, store, progress).run(missing)
 
-    def _check_device(self, grid: Grid, jobs: Sequence[Job]) -> None:
-        """Make sure that workers will have the sort of device that the keys of the cells name."""
-        devices = {job.determined_by["device"] for job in jobs}
+    def cuts(
+        self, bench: Bench, cells: Sequence[tuple[str, float]], on_step: Callable[[str], None]
+    ) -> Iterator[Effect]:
+        """Yield what some cuts do; a launcher for `sensitivity`.
+
+        Raises:
+            GridError: A cut could not be measured; what could be was yielded before. Or as above.
+        """
+        request = bench.job.request
+        device = next(bench.job.subject.model.parameters()).device.type
+        self._check_device({device}, request.device)
+        with connected(self.address) as ray:
+            yield from measured(self.share, ray, bench, cells, on_step)
+
+    def _check_device(self, devices: set[str], wanted: str) -> None:
+        """Make sure that workers will have the sort of device that cells were planned on."""
         if self.gpus == 0 and devices != {"cpu"}:
             raise GridError(
                 f"The cells are to be run on {' and '.join(sorted(devices))}, but get no GPUs; "
                 "pass --gpus 1, or --device cpu."
             )
         if self.gpus > 0 and "cpu" in devices:
-            asked = "--device cpu asks for" if grid.settings.device == "cpu" else "this machine has"
+            asked = "--device cpu asks for" if wanted == "cpu" else "this machine has"
             raise GridError(
                 f"The cells are to be run on the CPU, which is what {asked}, but get "
                 f"{self.gpus:g} GPUs each; leave out --gpus, or start this where there is a GPU."

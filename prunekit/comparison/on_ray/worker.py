@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
-from ...adapters import ADAPTERS
-from ...criteria import CRITERIA
-from ...errors import GridError
 from ...inputs.data import fingerprint
 from ...inputs.subject import find_images, find_subject
 from ...measuring.provenance import versions
 from ...recovery.recipes import settings_of
-from ...registry import Registry
-from ...repairs import REPAIRS
 from ...repairs.chain import chained
 from ..bench import Bench
 from ..cell import Record
 from ..grid import Grid
 from ..known import source_of, weights_digest
 from ..launch import Job, reason_of
-
-DOORS: tuple[tuple[str, Registry[Any]], ...] = (
-    ("prunekit.criteria", CRITERIA),
-    ("prunekit.repairs", REPAIRS),
-    ("prunekit.adapters", ADAPTERS),
-)
+from .alike import check_same
+from .luggage import Luggage
 
 
 @dataclass(frozen=True)
@@ -39,20 +26,17 @@ class Parcel:
     """What all tasks of a launch need.
 
     Attributes:
-        name: Tells it from those of other launches.
         grid: The grid.
-        plugins: What is known to the sender only, pickled, by entry-point group and name.
-        home: The sender's working directory.
-        threads: How many to compute on.
-        gpus: Whether there are any.
+        luggage: All else.
     """
 
-    name: str
     grid: Grid
-    plugins: Mapping[tuple[str, str], bytes]
-    home: str
-    threads: int
-    gpus: bool
+    luggage: Luggage
+
+    @property
+    def plugins(self) -> Mapping[tuple[str, str], bytes]:
+        """What was sent along."""
+        return self.luggage.plugins
 
 
 _benches: dict[str, Bench] = {}  # of the launch that this worker process serves, by its name
@@ -76,34 +60,12 @@ def run_cell(parcel: Parcel, job: Job) -> Record | str:
 
 def _bench_for(parcel: Parcel) -> Bench:
     """Return this process's bench; at the start of a launch, make it, and all that it needs."""
-    if parcel.name not in _benches:
+    name = parcel.luggage.name
+    if name not in _benches:
         _benches.clear()
-        if not parcel.gpus:  # Ray does not hide those that were not asked for
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        torch.set_num_threads(parcel.threads)
-        if os.path.isdir(parcel.home):
-            os.chdir(parcel.home)
-        for group, registry in DOORS:
-            for (its_group, name), packed in parcel.plugins.items():
-                if its_group == group:
-                    registry.add(name, pickle.loads(packed))
-        _benches[parcel.name] = Bench(parcel.grid)
-    return _benches[parcel.name]
-
-
-OTHER = {
-    "versions": ("other versions", "install the same versions on all machines"),
-    "device": (
-        "another sort of device",
-        "pass --device cpu, or start this on a machine like the workers'",
-    ),
-    "weights": ("other weights", "name weights that are the same on all machines"),
-    "data": ("other images", "name images that are the same on all machines"),
-    "finetune": ("another recipe", "name a recipe that is the same on all machines"),
-    "adapter": ("another adapter", "install the same code on all machines"),
-    "criterion": ("another criterion", "install the same code on all machines"),
-    "repair": ("another repair", "install the same code on all machines"),
-}
+        parcel.luggage.unpack()
+        _benches[name] = Bench(parcel.grid)
+    return _benches[name]
 
 
 def _check_alike(bench: Bench, parcel: Parcel, job: Job) -> None:
@@ -118,13 +80,7 @@ def _check_alike(bench: Bench, parcel: Parcel, job: Job) -> None:
     planned = dict(job.determined_by)
     planned["criterion"], *repairs = planned["plugins"]
     planned |= {f"repair {number}": source for number, source in enumerate(repairs)}
-    for part, value in _found(bench, parcel, job).items():
-        if value != planned[part]:
-            other, advice = OTHER[part.partition(" ")[0]]
-            raise GridError(
-                f"A worker has {other} than the cell was planned with"
-                f"{_told_apart(planned[part], value)}; {advice}."
-            )
+    check_same(planned, _found(bench, parcel, job))
 
 
 def _found(bench: Bench, parcel: Parcel, job: Job) -> dict[str, Any]:
@@ -159,14 +115,3 @@ def _subject_found(bench: Bench, parcel: Parcel, arch: str) -> dict[str, Any]:
     if ("prunekit.adapters", subject.adapter.name) not in parcel.plugins:
         found["adapter"] = source_of(type(subject.adapter))
     return found
-
-
-def _told_apart(planned: Any, found: Any) -> str:
-    """Say what differs where a person can tell: not between digests."""
-    if isinstance(planned, dict) and isinstance(found, dict):
-        return "".join(
-            f" ({name} {found.get(name)}, not {planned[name]})"
-            for name in planned
-            if planned[name] != found.get(name)
-        )
-    return f" ({found}, not {planned})" if found in ("cpu", "cuda") else ""
