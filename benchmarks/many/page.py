@@ -36,7 +36,9 @@ Group = Callable[[Row], bool]
 GROUPS: dict[str, Group] = {
     "before": lambda r: r["criterion"] not in KNOWING and "reconstruct" not in r["repair"],
     "before, no repair": lambda r: r["criterion"] not in KNOWING and r["repair"] == "none",
-    "criteria that know the repair": lambda r: r["criterion"] in KNOWING and r["repair"] == "lstsq",
+    "criteria that know the repair, one round": lambda r: (
+        r["criterion"] in KNOWING and r["repair"] == "lstsq" and r.get("steps", 1) == 1
+    ),
     "before, reconstructed": lambda r: (
         r["criterion"] not in KNOWING and "reconstruct" in r["repair"]
     ),
@@ -105,8 +107,10 @@ def chosen(rows: Sequence[Row]) -> Iterable[str]:
         "Points of test top-1 lost, mean over the models where the budget is in reach, by the "
         "best single setting of a group. *before*: criteria that do not know the repair, in any "
         "scope, with `lstsq` or without a repair; *new*: those that do, with `lstsq` or "
-        "`lstsq,reconstruct`. Settings that were not yet run on all models take no part; the "
-        "number says how many were. In brackets the 95 % bootstrap interval over models."
+        "`lstsq,reconstruct`. Either in one round of choosing, or in three (`--steps 3`), of which "
+        "each looks at the model as it was cut and repaired in the one before. Settings that were "
+        "not yet run on all models take no part; the number says how many were. In brackets the "
+        "95 % bootstrap interval over models."
     )
     picks = {name: picked([r for r in rows if of(r)]) for name, of in GROUPS.items()}
     lines = []
