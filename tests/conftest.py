@@ -21,9 +21,12 @@ from torch import Tensor, nn
 from prunekit.adapters.base import Adapter, select
 from prunekit.adapters.finding import adapter_for
 from prunekit.axis import Axis
+from prunekit.cli import main
 from prunekit.criteria import CRITERIA
+from prunekit.measuring import own_times, saving
 from prunekit.planning.budget import Budget
 from prunekit.planning.plan import Plan, make_plan
+from prunekit.pruning.cache import VARIABLE
 from prunekit.tracing.graph import trace
 
 torch.set_num_threads(1)
@@ -171,3 +174,20 @@ def fused(request: pytest.FixtureRequest) -> bool:
     set_fused_attn(request.param, experimental=request.param)
     yield request.param
     set_fused_attn(True, experimental=False)
+
+
+def refused_by_run(words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one sentence that `prunekit run` refuses some words with."""
+    assert main(["run", "--arch", "vit_micro", *words.split()]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("prunekit: ")
+    assert "\n" not in said
+    return said
+
+
+@pytest.fixture
+def timed_quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take fewer passes, and keep tables where nobody else does."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(own_times, "PASSES", (3, 3))
+    monkeypatch.setattr(saving, "MOST", 9)

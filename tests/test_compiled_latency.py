@@ -10,9 +10,9 @@ from prunekit import prune
 from prunekit.cli import main
 from prunekit.errors import BudgetError
 from prunekit.measuring import compiling, saving
-from prunekit.measuring import own_times as own
-from prunekit.pruning import aiming, cache, latency_table
+from prunekit.pruning import aiming, latency_table
 
+pytestmark = pytest.mark.usefixtures("timed_quickly")
 X = torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -23,13 +23,6 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.down(self.up(x).relu())
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(own, "PASSES", (3, 3))
-    monkeypatch.setattr(saving, "MOST", 9)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import refused_by_run
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -17,7 +18,6 @@ from prunekit.cli import main
 from prunekit.comparison.grid import Grid
 from prunekit.errors import ArtifactError, BudgetError
 from prunekit.measuring import own_times as own
-from prunekit.measuring import saving
 from prunekit.measuring.counting import Latency
 from prunekit.measuring.saving import Conditions, Saving
 from prunekit.planning.budget import Term
@@ -25,6 +25,7 @@ from prunekit.planning.curve import Curve
 from prunekit.planning.plan import NothingToRemove, OutOfReach, Plan
 from prunekit.pruning import cache, closing, latency_table
 
+pytestmark = pytest.mark.usefixtures("timed_quickly")
 X = torch.randn(1, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -45,14 +46,6 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.down(self.up(x).relu())
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    """Take fewer passes, and keep tables where nobody else does."""
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(own, "PASSES", (3, 3))
-    monkeypatch.setattr(saving, "MOST", 9)
 
 
 BUSY = 0.15  # of what is timed: other work may take the core at any moment
@@ -340,11 +333,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("words", REFUSED)
 def test_bad_input_gets_one_sentence(words, capsys):
-    assert main(["run", "--arch", "vit_micro", *words.split()]) == 2
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("prunekit: ")
-    assert REFUSED[words] in said
-    assert "\n" not in said
+    assert REFUSED[words] in refused_by_run(words, capsys)
 
 
 def test_a_further_budget_needs_its_share(capsys):
