@@ -30,7 +30,7 @@ from .adapters.base import Adapter
 from .arguments import Inputs, mapped, plain
 from .axis import Axis
 from .cutting.shrink import shrunk
-from .errors import ArtifactError, WeightsError
+from .errors import AdapterError, ArtifactError, WeightsError
 from .files.plan import PlanFile
 from .files.replacing import replacing, settled
 from .files.report import Report
@@ -363,13 +363,19 @@ def _traced(
     large: nn.Module, plan: Plan, adapter: Adapter, example: Inputs, where: str
 ) -> list[Axis]:
     """Return the axes of a plan; they must be those that the model has."""
-    specs = [spec for spec in axes_of(adapter, large) if spec.name in plan.kept]
+    another = ArtifactError(
+        f"The plan in {where} was made for another architecture than {type(large).__name__} here; "
+        "load it with the one it was made for."
+    )
+    try:
+        specs = [spec for spec in axes_of(adapter, large) if spec.name in plan.kept]
+    except AdapterError as error:
+        if not adapter.guesses:  # one that knows the family says what is wrong
+            raise
+        raise another from error  # whatever was pruned had axes
     axes = trace(large, specs, adapter, example)
     if {axis.name: axis.size for axis in axes} != dict(plan.sizes):
-        raise ArtifactError(
-            f"The plan in {where} was made for another architecture than "
-            f"{type(large).__name__} here; load it with the one it was made for."
-        )
+        raise another
     return axes
 
 

@@ -88,7 +88,7 @@ class ReachesOutput(AdapterError):
         """Name the axis."""
         super().__init__(
             f"Axis {axis!r} reaches the model's output, whose size must not change; leave it out "
-            f"with --exclude {axis!r}."
+            f"with --exclude {axis!r} (exclude=[{axis!r}])."
         )
         self.axis = axis
 

@@ -79,8 +79,9 @@ def check_types(request: Any) -> None:
     for name in ("axes", "include", "exclude"):
         value = getattr(request, name)
         if isinstance(value, str) or not all(isinstance(word, str) for word in value or ()):
+            words = value.split(",") if isinstance(value, str) else [str(value)]
             raise RequestError(
-                f"{name} is {_shown(value)}; expected several strings, such as [{str(value)!r}]."
+                f"{name} is {_shown(value)}; expected several strings, such as {words}."
             )
 
 

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from prunekit import Adapter, criterion, export, load, prune, sensitivity
+from prunekit import Adapter, Criterion, export, load, prune, sensitivity
 from prunekit.axis import AxisSpec
-from prunekit.errors import ArtifactError, BudgetError, ExportError
+from prunekit.errors import AdapterError, ArtifactError, BudgetError, ExportError
 from prunekit.inputs.lineage import lineage_of
 from prunekit.testing import pruned_checks
 
@@ -294,6 +294,36 @@ def test_a_model_that_reads_what_its_layers_learn_keeps_them():
     assert any(said.startswith("Not made plain: first, second") for said in result.warnings)
 
 
+class PeekingInside(nn.Module):
+    """Reads a parameter that only a layer that computes its weight has."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = parametrizations.weight_norm(nn.Linear(8, 16)), nn.Linear(16, 4)
+
+    def forward(self, x):
+        seen = self.first.parametrizations.weight.original0.sum()
+        return self.last(self.first(x).relu()) + seen
+
+
+def test_a_refusal_says_too_what_was_not_made_plain():
+    with pytest.raises(AdapterError, match=r"can shrink.*Not made plain: first, which compute"):
+        prune(PeekingInside().eval(), "magnitude", 0.3, example_input=torch.randn(2, 8))
+
+
+def test_the_plan_of_a_second_pruning_needs_what_the_first_left(tmp_path):
+    """Its layers are plain by then."""
+    model, x = small(), torch.randn(1, 3, 9, 9)
+    for name, ratio in (("once", 0.2), ("twice", 0.1)):
+        given = model if name == "once" else load(tmp_path / "once", model=model, example_input=x)
+        result = prune(given, "magnitude", ratio, example_input=x, multiple=1)
+        result.save(tmp_path / name)
+    with pytest.raises(ArtifactError, match=r"made for another architecture than Small here"):
+        load(tmp_path / "twice", model=model, example_input=x)
+    found = load(tmp_path / "twice", model=given, example_input=x)
+    assert torch.equal(found(x), result.model(x))
+
+
 def test_timm_cannot_say_it_and_others_can(tmp_path):
     result = prune("test_nfnet", "magnitude", 0.2, weights="random", img_size=64)
     with pytest.raises(ExportError, match=r"'stem\.conv1' when it runs, and that layer was made"):
@@ -317,13 +347,20 @@ def test_sensitivity_says_what_is_saved_of_the_model_that_came_in():
 def test_rounds_with_a_criterion_that_looks_again():
     seen = []
 
-    @criterion("watching")
     def watching(axes):
         seen.append({type(member.weight) for axis in axes for member in axis.members})
         return [axis.reduce(lambda member: member.weight.abs()) for axis in axes]
 
     model = large()
-    result = prune(model, watching, 0.4, steps=2, example_input=X, axes=("conv",), multiple=1)
+    result = prune(
+        model,
+        Criterion("watching", watching),
+        0.4,
+        steps=2,
+        example_input=X,
+        axes=("conv",),
+        multiple=1,
+    )
     assert result.got == pytest.approx(0.4, abs=0.005)
     assert result.parity.holds
     assert len(seen) == 2

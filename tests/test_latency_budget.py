@@ -336,6 +336,12 @@ def test_bad_input_gets_one_sentence(words, capsys):
     assert REFUSED[words] in refused_by_run(words, capsys)
 
 
+def test_a_further_budget_is_named_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--arch", "vit_micro", "--also", "macs=0.1,macs=0.2"])
+    assert "'macs' is there twice" in capsys.readouterr().err
+
+
 def test_a_further_budget_needs_its_share(capsys):
     with pytest.raises(SystemExit):
         main(["run", "--arch", "vit_micro", "--also", "macs"])

@@ -16,10 +16,15 @@ LAUNCHERS = ("local", "ray")
 def add_launcher(parser: argparse.ArgumentParser) -> None:
     """Add --launcher, and what Ray is to do."""
     add = parser.add_argument
-    add("--launcher", choices=LAUNCHERS, default="local", help="what runs the cells (local)")
+    add(
+        "--launcher",
+        choices=LAUNCHERS,
+        default="local",
+        help="what runs the cells, or the cuts (local)",
+    )
     add("--address", help="of a Ray cluster; one is started here unless given")
-    add("--cpus", type=float, help="that Ray sets apart for a cell (1)")
-    add("--gpus", type=float, help="that Ray sets apart for a cell (0)")
+    add("--cpus", type=float, help="that Ray sets apart for each (1)")
+    add("--gpus", type=float, help="that Ray sets apart for each (0)")
 
 
 def cluster_of(options: argparse.Namespace) -> Cluster | None:
@@ -33,7 +38,7 @@ def cluster_of(options: argparse.Namespace) -> Cluster | None:
     if options.launcher == "local":
         if asked:
             raise GridError(
-                f"--{next(iter(asked))} says what Ray is to do, but cells are run here; add "
+                f"--{next(iter(asked))} says what Ray is to do, but all is run here; add "
                 "--launcher ray, or leave it out."
             )
         return None

@@ -110,7 +110,7 @@ def _add_recovery(parser: argparse.ArgumentParser) -> None:
     repair = add(
         "--repair",
         default="none",
-        help="adjusts what stays: none, bias, lstsq, recalibrate, or lstsq,recalibrate (none)",
+        help="adjusts what stays; several with commas: lstsq,reconstruct (see prunekit list; none)",
     )
     complete_with(repair, _repairs)
     add("--steps", type=int, default=1, help="rounds of scoring, cutting and repairing (1)")
@@ -144,6 +144,8 @@ def shares(text: str) -> dict[str, float]:
     found = {}
     for one in words(text):
         word, _, share = one.partition("=")
+        if word in found:
+            raise argparse.ArgumentTypeError(f"{word!r} is there twice; name each budget once")
         try:
             found[word] = float(share)
         except ValueError:

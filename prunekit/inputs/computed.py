@@ -59,7 +59,9 @@ def without_computed(model: nn.Module, look: Look, example: Inputs) -> Plain:
     adapter, notes = look(made)
     concerned = set(_concerned(made, adapter, example, list(layers)))
     if not concerned:
-        return Plain(model, *look(model))
+        adapter, notes = look(model)
+        kept = () if _alike(model, made, example) else (_kept(list(layers)),)
+        return Plain(model, adapter, (*notes, *kept))
     if len(concerned) < len(layers):
         layers = {name: layer for name, layer in layers.items() if name in concerned}
         made = made_plain(model, layers)
@@ -128,8 +130,8 @@ def _close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 def _told(names: list[str]) -> str:
     return (
         f"Made plain: {some(names)}, which computed their weight anew whenever they ran, as weight "
-        "standardisation does. They have that weight now, so that the model returns the same, and "
-        "training changes it directly."
+        "standardisation and weight norms do. They have that weight now, so that the model returns "
+        "the same, and training changes it directly."
     )
 
 

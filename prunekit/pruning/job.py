@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..adapters.answers import default_kinds_of
 from ..auto.words import ASKED
 from ..cutting.proof import proven
-from ..errors import DataError
+from ..errors import AdapterError, DataError
 from ..inputs.data import Batches, Data, batches
 from ..inputs.subject import Subject, find_images, find_subject
 from ..planning.plan import Plan
@@ -173,7 +173,10 @@ def proved(job: Job) -> Job:
     with job.watch("prove"):
         wanted = tuple(kind for kind in ASKED if kind in (job.request.axes or ()))
         key = subject.model, subject.adapter.name, subject.part, wanted
-        found = job.shared.once("proof", key, lambda: proven(subject, wanted))
+        try:
+            found = job.shared.once("proof", key, lambda: proven(subject, wanted))
+        except AdapterError as error:  # what was said of the model may be why
+            raise AdapterError(" ".join((str(error), *subject.warnings))) from error
         return replace(job, subject=found)
 
 

@@ -66,7 +66,7 @@ def in_groups(axes: Sequence[Axis], m: int) -> tuple[list[Axis], list[str]]:
         if count > 1 and count % m:
             raise AdapterError(
                 f"{name!r} has {count} inputs, which cannot be divided into groups of {m}; leave "
-                f"it out with --exclude {name!r}, or choose another pattern."
+                f"it out with --exclude {name!r} (exclude=[{name!r}]), or choose another pattern."
             )
     fit = [axis for axis in axes if inputs[axis.name] > 1]
     single = [name for name, count in inputs.items() if count == 1]

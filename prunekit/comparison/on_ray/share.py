@@ -31,14 +31,14 @@ class Share:
             GridError: A number is out of range.
         """
         if not 0 < self.cpus < math.inf:
-            raise GridError(f"A cell cannot do with {self.cpus:g} CPUs; expected more than 0.")
+            raise GridError(f"A task cannot do with {self.cpus:g} CPUs; expected more than 0.")
         if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus % 1):
             raise GridError(
-                f"A cell cannot be given {self.gpus:g} GPUs; expected a whole number, or a part of "
+                f"A task cannot be given {self.gpus:g} GPUs; expected a whole number, or a part of "
                 "one, such as 0.5."
             )
         if self.retries < 0:
-            raise GridError(f"A cell cannot be retried {self.retries} times; expected 0 or more.")
+            raise GridError(f"A task cannot be retried {self.retries} times; expected 0 or more.")
 
     def slots(self, nodes: Sequence[Mapping[str, Any]]) -> int:
         """Return how many cells some machines can run at once.
