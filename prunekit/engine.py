@@ -114,7 +114,7 @@ def prune(
             Result of those before.
     """
     request = Request(model=model, criterion=criterion, ratio=ratio, **options)
-    shared = shared or Shared()
+    shared = shared or Shared(alone=True)
     watch = Watch(on_step, shared)
     with watch("build"):
         job = prepare(reopened(request), shared, watch, on_epoch)

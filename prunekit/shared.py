@@ -32,8 +32,14 @@ class Shared:
         (9, 9)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
+        """Begin with nothing.
+
+        Args:
+            alone: Whether one run uses it, and no other follows.
+        """
         self.saved = 0.0
+        self._alone = alone
         self._held: dict[str, _Held] = {}
 
     def once(self, what: str, key: object, make: Callable[[], T]) -> T:
@@ -55,3 +61,8 @@ class Shared:
         seconds = time.perf_counter() - start + self.saved - before
         self._held[what] = _Held(key, value, seconds)
         return value
+
+    def release(self, what: str) -> None:
+        """Let go of something that a run has no more use for, unless others may follow."""
+        if self._alone:
+            self._held.pop(what, None)

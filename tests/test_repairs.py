@@ -602,6 +602,17 @@ def test_the_large_model_runs_once_for_a_section_where_what_it_returns_can_be_he
     assert len(runs) == 2  # and once in the small model, which is the same here
 
 
+@pytest.mark.parametrize("held", [0, 20_000, 60_000])
+def test_what_is_held_of_the_large_model_changes_nothing(held, monkeypatch):
+    """Batches of 1 and of 11 images: whether all fits is not to be judged by the first alone."""
+    x = torch.cat([batch for batch, _ in images("vit")])
+    data = [(x[:1], None), (x[1:], None)]
+    whole = repaired("vit", "all", data=data)[1].state_dict()
+    monkeypatch.setattr("prunekit.statistics.walk.HELD", held)
+    for name, value in repaired("vit", "all", data=data)[1].state_dict().items():
+        assert torch.equal(value, whole[name])
+
+
 # --- what is refused -------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import torch
 from conftest import write_digits
 
 import prunekit.inputs.subject
+import prunekit.pruning.mending
 import prunekit.pruning.scoring
 import prunekit.pruning.slices
 from prunekit import prune
@@ -120,3 +121,30 @@ def test_right_and_wrong_answers_are_told_image_by_image():
     assert 100 * small.double().mean() == pytest.approx(result.after.top1, abs=1e-3)
     assert not torch.equal(dense, small)
     assert prune("swin_micro", "magnitude", 0.5).correct is None
+
+
+def test_what_no_other_run_can_use_is_let_go():
+    """Covariances of a large model are hundreds of megabytes."""
+    for alone, made in ((True, 2), (False, 1)):
+        shared, times = Shared(alone=alone), []
+        for _ in range(2):
+            shared.once("statistics", 1, lambda times=times: times.append(1))
+            shared.release("statistics")
+        assert len(times) == made
+
+
+def test_a_run_alone_lets_statistics_go_before_it_repairs(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "prunekit.engine.Shared", lambda **options: given.append(Shared(**options)) or given[0]
+    )
+    found = []
+    monkeypatch.setattr(
+        "prunekit.pruning.slices.mended",
+        lambda job, *_: (
+            found.append(set(job.shared._held)) or prunekit.pruning.mending.mended(job, *_)
+        ),
+    )
+    run(model="vit_micro", criterion="obs", repair="lstsq", calibration=32, evaluate=False)
+    assert "scores" in found[0]
+    assert "statistics" not in found[0]

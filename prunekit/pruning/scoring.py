@@ -14,6 +14,8 @@ from ..planning.prices import priced
 from ..statistics import gather
 from .job import SCORING_BATCH, Job
 
+STATISTICS = "statistics"  # what a criterion needs, among what runs share
+
 
 def scored(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Tensor]:
     """Let the criterion score all axes; runs that ask the same share the answer."""
@@ -47,7 +49,7 @@ def informed(job: Job, axes: Sequence[Axis], terms: Sequence[Term]) -> list[Axis
             return known
         return gather(chosen.needs, job.subject.model, known, job.drawn(SCORING_BATCH), chosen.loss)
 
-    return job.shared.once("statistics", (_seen(job), chosen.needs, chosen.loss), found)
+    return job.shared.once(STATISTICS, (_seen(job), chosen.needs, chosen.loss), found)
 
 
 def _seen(job: Job) -> tuple[object, ...]:

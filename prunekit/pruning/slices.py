@@ -32,7 +32,7 @@ from .footprints import footprint
 from .job import Job, Outcome
 from .mending import mended
 from .scopes import repaired_otherwise, sharing_by_sensitivity
-from .scoring import refined, scored
+from .scoring import STATISTICS, refined, scored
 from .search import searched
 from .watch import Watch
 
@@ -159,7 +159,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
         PruneError: One of its children.
     """
     now = job.subject.onward(before.model) if before else job.subject
-    here = replace(job, subject=now, shared=Shared()) if before else job
+    here = replace(job, subject=now, shared=Shared(alone=True)) if before else job
     watch = job.watch
     with watch("trace"):
         if before:
@@ -179,6 +179,7 @@ def take_step(job: Job, ratio: float, before: Step | None) -> Step:
         else:
             plan = _planned(job, axes, scores, ratio, costs, before, scope)
         plan = refined(here, axes, plan, costs.terms)
+        here.shared.release(STATISTICS)  # covariances of a large model are hundreds of megabytes
         last = Cut(now, axes, plan)
         whole = _together(before.cut, last) if before else last
     small, done = carry_out(here, last if job.request.finetune else whole)

@@ -6,7 +6,7 @@ of one batch inside it, and of the large model for all images as many as fit int
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -129,22 +129,23 @@ class Walk:
             layer: What to look at.
             later: What will be looked at after it in this section, if the large model's outputs
                 alone are of interest: where they fit into `HELD` bytes, they are kept, so that it
-                need not run again. Its inputs are None then.
+                need not run again. Its inputs are None then, and what was kept of this layer goes.
         """
         large, small = self._parts()
-        held, names = self._outputs.get(layer), [layer]
+        held = self._outputs.get(layer) if later is None else self._outputs.pop(layer, None)
+        names = [layer]
         if held is None and later is not None and self._at != WHOLE:
             names += [*later, END]
+        images = sum(len(x) for x, _ in self._held)
         for number, (x, y) in enumerate(self._pairs()):
             inputs, outputs = None, None if held is None else held[number].to(self._device)
             if outputs is None:
                 inputs, found = _run_to(large, self._large, names, x)
                 outputs = found.pop(layer)
-                if sum(kept.nbytes for kept in found.values()) * len(self._held) > HELD:
-                    names = [layer]
-                else:
-                    for name, kept in found.items():
-                        self._outputs.setdefault(name, []).append(kept.cpu())
+                if number == 0 and _bytes(found) / len(x) * images > HELD:
+                    found, names = {}, [layer]
+                for name, kept in found.items():
+                    self._outputs.setdefault(name, []).append(kept.cpu())
             yield len(x), inputs, outputs, _inputs(small, self._small.get_submodule(layer), y)
 
     def _parts(self) -> tuple[nn.Module, nn.Module]:
@@ -258,6 +259,10 @@ def _run_to(
         for handle in handles:
             handle.remove()
     return first[0], found
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _inputs(part: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
