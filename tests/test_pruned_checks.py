@@ -26,7 +26,9 @@ def problems(small, large):
     return {claim: problem for claim, problem in found.items() if problem}
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_byobnet"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_efficientnet", "test_byobnet", "mobilenetv3_small_050"]
+)
 def test_pruned_models_of_timm_do_all_that_the_large_ones_do(name):
     assert problems(*pair(name)) == {}
 

@@ -5,6 +5,7 @@
 The transformers of train.py, pruned by `kfac:loss=self` and refitted by `lstsq`, then
 reconstructed: all weights of a block, those of attention and the norm before it, or those of the
 MLP and the norm before it. Rows that are in benchmarks/results/halves.jsonl are not made again.
+Writes benchmarks/results/halves.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from cells import CALIBRATION, FLOOR, MULTIPLE, bench, losses
 from torch import Tensor
@@ -60,6 +62,22 @@ CHAINS = {
     "both": "lstsq,reconstruct",
 }
 
+INTRODUCTION = """\
+# What `reconstruct` is worth, by halves of a block
+
+Small transformers (ViT and Swin, two sizes, two data sets), pruned by `kfac:loss=self` and refitted
+by `lstsq` on 512 training images. Then blocks are trained towards what they returned: *attention*
+with the norm before it, the *MLPs* with the norm before them, or *both* (`reconstruct`). What is
+lost is the mean over the models where the budget is in reach, on test images."""
+
+
+def versions() -> str:
+    return "\n".join([
+        "- commands: `python benchmarks/many/train.py`, `python benchmarks/many/halves.py`",
+        "- seed: 0; device: cpu, one thread; floor 0.02, multiple 1",
+        f"- versions: torch {torch.__version__}, timm {timm.__version__}",
+    ])  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -78,7 +96,9 @@ def main() -> None:
                     if row is not None:
                         rows.append(row)
                         print(json.dumps(row), file=file, flush=True)
-    print(table(rows))
+    page = "\n\n".join([INTRODUCTION, versions(), table(rows)])
+    args.out.with_suffix(".md").write_text(f"{page}\n")
+    print(page)
 
 
 def tried(model: str, ratio: float, trained: str) -> dict | None:

@@ -18,7 +18,7 @@ class Sizes:
 
     def __init__(self, model: nn.Module):
         """Remember what a model has."""
-        self._before = _read_by_classifier(model)
+        self._before, self._pooled = _read_by_classifier(model), _read_by_head(model)
         self.features: Mapping[str, Sequence[Place]] = {}
 
     def found(self, follower: Follower) -> None:
@@ -33,6 +33,12 @@ class Sizes:
             if places:
                 own = (_tensor(model, place.tensor).shape[place.dim] for place in places)
                 info["num_chs"] = sum(own)
+        self._reset_classifier_(model)
+        told: Any = vars(model).get("num_features")
+        if told is not None and told == self._pooled != self._before:
+            model.num_features = _read_by_head(model)  # type: ignore[assignment]
+
+    def _reset_classifier_(self, model: nn.Module) -> None:
         after = _read_by_classifier(model)
         if self._before is None or after is None or after == self._before:
             return
@@ -52,6 +58,12 @@ def feature_info(model: nn.Module) -> list[dict[str, Any]]:
 def _tensor(model: nn.Module, name: str) -> Any:
     path, _, leaf = name.rpartition(".")
     return getattr(model.get_submodule(path), leaf)
+
+
+def _read_by_head(model: nn.Module) -> int | None:
+    """Return how many pooled features a convolution reads in front of the classifier, if any."""
+    layer = getattr(model, "conv_head", None)
+    return int(layer.weight.shape[1]) if isinstance(layer, nn.Conv2d) else None
 
 
 def _read_by_classifier(model: nn.Module) -> int | None:
