@@ -48,7 +48,13 @@ class Net(nn.Module):
         return self.down(self.up(x).relu())
 
 
-BUSY = 0.15  # of what is timed: other work may take the core at any moment
+@pytest.fixture
+def nothing_else_takes_time(monkeypatch):
+    """Let a clock go on by what layers sleep, and by nothing that else runs on the machine."""
+    now = [0]
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.append(now[-1] + round(1e9 * seconds)))
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: now[-1])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[-1] / 1e9)
 
 
 def by_latency(ratio=0.4, **options):
@@ -56,13 +62,14 @@ def by_latency(ratio=0.4, **options):
     return prune(Net(), "magnitude", ratio, by="latency", example_input=X, **options)
 
 
+@pytest.mark.usefixtures("nothing_else_takes_time")
 def test_the_time_of_what_is_built_is_what_was_asked_for():
     """The layer's time is 1 ms and 10.24 ms for 128 channels; 40 % of it is 56 channels."""
     result = by_latency(multiple=1)
     timing = result.rounds[0].timing
-    assert abs(len(result.plan.kept["up"]) - 72) <= BUSY * 128
-    assert result.got == timing.saving.removed == pytest.approx(0.4, abs=BUSY)
-    assert timing.predicted == pytest.approx(0.4, abs=BUSY)
+    assert abs(len(result.plan.kept["up"]) - 72) <= 6
+    assert result.got == timing.saving.removed == pytest.approx(0.4, abs=0.05)
+    assert timing.predicted == pytest.approx(0.4, abs=0.05)
     assert timing.saving.low <= timing.saving.removed <= timing.saving.high
 
 
@@ -107,6 +114,7 @@ def test_a_batch_that_does_not_fit_is_said(capsys):
     assert "latency_batch" in said
 
 
+@pytest.mark.usefixtures("nothing_else_takes_time")
 def test_rounds_lead_to_the_time_that_was_asked_for(monkeypatch):
     """One table is made, and only the last round is timed."""
     made = []
@@ -117,9 +125,9 @@ def test_rounds_lead_to_the_time_that_was_asked_for(monkeypatch):
     *first, last = result.rounds
     assert [one.timing for one in first] == [None, None]
     assert [round(one.asked, 3) for one in result.rounds] == [0.281, 0.385, 0.4]
-    assert abs(len(result.plan.kept["up"]) - 72) <= BUSY * 128
-    assert last.timing.predicted == pytest.approx(0.4, abs=BUSY)
-    assert result.got == last.timing.saving.removed == pytest.approx(0.4, abs=BUSY)
+    assert abs(len(result.plan.kept["up"]) - 72) <= 6
+    assert last.timing.predicted == pytest.approx(0.4, abs=0.05)
+    assert result.got == last.timing.saving.removed == pytest.approx(0.4, abs=0.05)
 
 
 def test_a_last_round_without_anything_to_do_is_measured_all_the_same():

@@ -540,6 +540,21 @@ def test_half_precision_models_are_repaired_in_their_own_precision():
     assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
 
 
+def test_some_outputs_of_a_wide_layer_say_which_ridge_is_best():
+    """Its outputs repeat those of a narrow one, of which the first is best left as it is."""
+    layer = example_layer()
+    weight, bias = torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)
+    weight[0] = torch.linalg.solve(layer.covariance, layer.cross[0])
+    bias[0] = layer.output_mean[0] - weight[0] @ layer.input_mean
+    halves = tuple(replace(half, weight=weight, bias=bias) for half in layer.halves)
+    narrow = replace(layer, weight=weight, bias=bias, halves=halves)
+    repeated = torch.arange(len(narrow.weight)).repeat(1 + 600 // len(narrow.weight))
+    weight, bias = LSTSQ.function(narrow)
+    wide = LSTSQ.function(narrow.of_outputs(repeated))
+    torch.testing.assert_close(wide[0], weight[repeated])
+    torch.testing.assert_close(wide[1], bias[repeated])
+
+
 @pytest.mark.parametrize("columns", [TILE - 1, TILE + 1, 3 * TILE + 5])
 def test_a_gram_matrix_of_any_size_is_the_product_with_itself(columns):
     x = torch.randn(2, 7, columns, generator=torch.Generator().manual_seed(0))
